@@ -1,0 +1,134 @@
+# vmpool - see README.md. The two commands that matter: make demo, make test.
+#
+# Sources are found by folder: a file with a main() is named in PROGRAM_SRC, a
+# test is any tests/{unit,kvm,crash}/test_*.c (one program each).
+
+CC ?= cc
+PREFIX ?= /usr/local
+B := build
+PKGS := liburing inih jansson
+CFLAGS ?= -O2 -g
+CPPFLAGS += -D_GNU_SOURCE -I. $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
+WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
+	-Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
+ALL_CFLAGS = -std=gnu11 -pthread -fPIC -fvisibility=default $(WARN) $(CFLAGS)
+LDLIBS := -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -luring -linih -ljansson)
+
+PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c supervisor/main.c worker/main.c
+obj = $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(PROGRAM_SRC),$(wildcard $(1))))
+SHM := $(call obj,shm/*.c)
+KVM := $(call obj,kvm/*.c)
+WORKER := $(call obj,worker/*.c)
+SUPERVISOR := $(call obj,supervisor/*.c)
+# What the client programs share besides the library.
+CLI := $(call obj,shm/cli/*.c)
+
+BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker
+BENCHES := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/kvm/test_*.c tests/crash/test_*.c))
+
+.PHONY: all tests benches guest kernel demo test bench lint asan tsan install clean
+all: $(BIN) $(B)/lib/libvmpool.so $(B)/lib/libvmpool.a
+tests: $(TESTS)
+benches: $(BENCHES)
+
+# --- what people type ---------------------------------------------------------
+# Each installs what it needs first, so that a fresh machine needs nothing else.
+demo:
+	scripts/setup --demo
+	$(MAKE) -j2 all guest
+	scripts/demo
+
+test:
+	scripts/setup --test
+	$(MAKE) -j2 all tests guest
+	scripts/run-tests
+
+bench:
+	scripts/setup --test
+	$(MAKE) -j2 all benches guest
+	scripts/bench
+
+lint:
+	scripts/setup --lint
+	scripts/lint
+
+# The guest's kernel, agent and image; the small kernel, preferred once built.
+guest:
+	scripts/guest-kernel
+	scripts/guest-image
+
+kernel:
+	scripts/setup --kernel
+	scripts/small-kernel
+	scripts/guest-image
+
+# The unit and crash tests under the sanitizers, in build trees of their own.
+asan:
+	$(MAKE) -j2 B=$(B)/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" tests
+	VMPOOL_TESTS=$(B)/asan/tests scripts/run-tests unit crash
+
+tsan:
+	$(MAKE) -j2 B=$(B)/tsan CFLAGS="-O1 -g -fsanitize=thread" tests
+	VMPOOL_TESTS=$(B)/tsan/tests scripts/run-tests unit
+
+install: all guest
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
+		$(DESTDIR)$(PREFIX)/libexec/vmpool $(DESTDIR)$(PREFIX)/share/vmpool/guest
+	install $(B)/bin/* $(DESTDIR)$(PREFIX)/bin
+	install $(B)/libexec/vmpool-worker $(DESTDIR)$(PREFIX)/libexec/vmpool
+	install -m 644 $(B)/lib/libvmpool.a $(DESTDIR)$(PREFIX)/lib
+	install $(B)/lib/libvmpool.so $(DESTDIR)$(PREFIX)/lib/libvmpool.so.1
+	ln -sf libvmpool.so.1 $(DESTDIR)$(PREFIX)/lib/libvmpool.so
+	install -m 644 shm/vmpool.h $(DESTDIR)$(PREFIX)/include
+	install -m 644 $(B)/guest/current/* $(DESTDIR)$(PREFIX)/share/vmpool/guest
+	sed 's|@PREFIX@|$(PREFIX)|' shm/vmpool.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/vmpool.pc
+
+clean:
+	rm -rf $(B)
+
+# --- how things are made --------------------------------------------------------
+
+$(B)/obj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+# The test build has crash points compiled in (shm/crash.h).
+$(B)/tobj/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(CPPFLAGS) -DVMPOOL_TEST $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+
+link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^)
+
+$(B)/bin/vmpoold: $(B)/obj/supervisor/main.o $(SUPERVISOR) $(SHM)
+	$(link) $(LDLIBS)
+$(B)/bin/vmpool: $(B)/obj/shm/vmpool.o $(CLI) $(SHM)
+	$(link) $(LDLIBS)
+$(B)/bin/vmpoolstat: $(B)/obj/shm/vmpoolstat.o $(CLI) $(SHM)
+	$(link) $(LDLIBS)
+$(B)/libexec/vmpool-worker: $(B)/obj/worker/main.o $(WORKER) $(KVM) $(SHM)
+	$(link) $(LDLIBS)
+
+$(B)/lib/libvmpool.a: $(SHM)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+$(B)/lib/libvmpool.so: $(SHM) shm/vmpool.map
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libvmpool.so.1 -Wl,--version-script=shm/vmpool.map \
+		-o $@ $(filter %.o,$^) -pthread
+	ln -sf libvmpool.so $(B)/lib/libvmpool.so.1
+
+tobj = $(patsubst $(B)/obj/%,$(B)/tobj/%,$(1))
+TEST_LIB := $(call tobj,$(call obj,tests/lib/*.c) $(SHM) $(KVM) $(WORKER) $(SUPERVISOR))
+$(B)/lib/libtest.a: $(TEST_LIB)
+	@mkdir -p $(@D)
+	rm -f $@ && $(AR) rcs $@ $^
+$(B)/tests/%: $(B)/tobj/tests/%.o $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+
+# Benchmarks measure the code as it ships, without crash points.
+$(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/bench/report.o $(SHM) $(KVM)
+	$(link) -lm $(LDLIBS)
+
+-include $(shell find $(B)/obj $(B)/tobj -name '*.d' 2>/dev/null)
+.SECONDARY:

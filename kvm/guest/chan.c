@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * chan.c - the agent's end of the guest channel: bytes in, frames out, and the
+ * other way round. Runs in the agent (PID 1 of the guest). Owns the two
+ * buffers; the descriptor is its caller's.
+ */
+#include "kvm/guest/chan.h"
+
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHAN_MAGIC 0xc4a2e117u
+#define FRAME_MAX (sizeof(struct proto_hdr) + PROTO_PAYLOAD_MAX)
+#define ERROR_TEXT_MAX 256u
+
+_Static_assert(CHAN_IN >= 2 * FRAME_MAX, "a whole frame fits beside a partial one");
+_Static_assert(CHAN_OUT >= 2 * FRAME_MAX + CHAN_RESERVE, "data and answers fit");
+_Static_assert(CHAN_RESERVE >= 2 * (sizeof(struct proto_hdr) + sizeof(struct proto_error) + 256),
+	       "one frame in causes at most two small ones out");
+
+void
+chan_init(struct chan *c, int fd, bool port)
+{
+	c->magic = CHAN_MAGIC;
+	c->fd = fd;
+	c->port = port;
+	c->in_head = c->in_tail = 0;
+	c->out_head = c->out_tail = 0;
+	chan_wake(c);
+}
+
+void
+chan_wake(struct chan *c)
+{
+	CHECK_OBJ(c, CHAN_MAGIC);
+	c->readable = true;
+}
+
+/* Move the unparsed rest to the front once the tail has come near the end. */
+static void
+in_compact(struct chan *c)
+{
+	if (c->in_head == c->in_tail) {
+		c->in_head = c->in_tail = 0;
+	} else if (CHAN_IN - c->in_tail < FRAME_MAX) {
+		memmove(c->in, c->in + c->in_head, c->in_tail - c->in_head);
+		c->in_tail -= c->in_head;
+		c->in_head = 0;
+	}
+}
+
+int
+chan_fill(struct chan *c)
+{
+	ssize_t n;
+
+	CHECK_OBJ(c, CHAN_MAGIC);
+	in_compact(c);
+	while (c->readable && c->in_tail < CHAN_IN) {
+		n = read(c->fd, c->in + c->in_tail, CHAN_IN - c->in_tail);
+		if (n > 0) {
+			c->in_tail += (size_t)n;
+		} else if (n == 0) {
+			if (!c->port)
+				return -ECONNRESET;
+			c->readable = false; /* an event tells when the host connects */
+		} else if (errno == EAGAIN) {
+			c->readable = false;
+		} else if (errno != EINTR) {
+			return -errno;
+		}
+	}
+	return 0;
+}
+
+static bool
+host_type(uint8_t type)
+{
+	return type >= PROTO_PING && type <= PROTO_CREDIT;
+}
+
+int
+chan_next(struct chan *c, struct proto_hdr *h, const uint8_t **payload)
+{
+	size_t have;
+
+	CHECK_OBJ(c, CHAN_MAGIC);
+	have = c->in_tail - c->in_head;
+	if (have < sizeof(*h))
+		return 0;
+	memcpy(h, c->in + c->in_head, sizeof(*h));
+	if (h->length > PROTO_PAYLOAD_MAX || h->zero != 0 || !host_type(h->type))
+		return -EPROTO;
+	if (have < sizeof(*h) + h->length)
+		return 0;
+	*payload = c->in + c->in_head + sizeof(*h);
+	c->in_head += sizeof(*h) + h->length;
+	return proto_check(h, false) ? 1 : 2;
+}
+
+bool
+chan_has_room(const struct chan *c, size_t payload)
+{
+	CHECK_OBJ(c, CHAN_MAGIC);
+	return CHAN_OUT - (c->out_tail - c->out_head) >= sizeof(struct proto_hdr) + payload;
+}
+
+bool
+chan_has_data_room(const struct chan *c)
+{
+	return chan_has_room(c, PROTO_PAYLOAD_MAX + CHAN_RESERVE);
+}
+
+bool
+chan_pending(const struct chan *c)
+{
+	CHECK_OBJ(c, CHAN_MAGIC);
+	return c->out_tail != c->out_head;
+}
+
+uint8_t *
+chan_reserve(struct chan *c, size_t max)
+{
+	assert(chan_has_room(c, max));
+	if (CHAN_OUT - c->out_tail < sizeof(struct proto_hdr) + max) {
+		memmove(c->out, c->out + c->out_head, c->out_tail - c->out_head);
+		c->out_tail -= c->out_head;
+		c->out_head = 0;
+	}
+	return c->out + c->out_tail + sizeof(struct proto_hdr);
+}
+
+void
+chan_commit(struct chan *c, uint8_t type, uint32_t stream, size_t len)
+{
+	struct proto_hdr h = {.length = (uint32_t)len, .type = type, .stream = stream};
+
+	CHECK_OBJ(c, CHAN_MAGIC);
+	assert(proto_check(&h, true));
+	memcpy(c->out + c->out_tail, &h, sizeof(h));
+	c->out_tail += sizeof(h) + len;
+	assert(c->out_tail <= CHAN_OUT);
+}
+
+void
+chan_put(struct chan *c, uint8_t type, uint32_t stream, const void *payload, size_t len)
+{
+	uint8_t *p = chan_reserve(c, len);
+
+	if (len > 0)
+		memcpy(p, payload, len);
+	chan_commit(c, type, stream, len);
+}
+
+void
+chan_put_error(struct chan *c, uint32_t stream, uint32_t stage, int err, const char *text)
+{
+	struct proto_error e = {.stage = stage, .err = (uint32_t)err};
+	size_t i, len = strnlen(text, ERROR_TEXT_MAX);
+	uint8_t *p = chan_reserve(c, sizeof(e) + len);
+
+	memcpy(p, &e, sizeof(e));
+	for (i = 0; i < len; i++) {
+		unsigned char ch = (unsigned char)text[i];
+
+		p[sizeof(e) + i] = ch < 0x20 || ch == 0x7f ? '?' : ch;
+	}
+	chan_commit(c, PROTO_ERROR, stream, sizeof(e) + len);
+}
+
+int
+chan_flush(struct chan *c)
+{
+	ssize_t n;
+
+	CHECK_OBJ(c, CHAN_MAGIC);
+	while (c->out_head < c->out_tail) {
+		n = write(c->fd, c->out + c->out_head, c->out_tail - c->out_head);
+		if (n > 0)
+			c->out_head += (size_t)n;
+		else if (n == 0 || errno == EAGAIN)
+			break;
+		else if (errno != EINTR)
+			return -errno;
+	}
+	if (c->out_head == c->out_tail)
+		c->out_head = c->out_tail = 0;
+	return 0;
+}

@@ -1,0 +1,430 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cmd.c - the life of commands: made ready ahead of need, started, killed,
+ * reaped, put away. Runs in the agent. Owns all struct cmd, their descriptors
+ * and groups. What flows through their pipes is pump.c's.
+ */
+#include "kvm/guest/cmd.h"
+#include "kvm/guest/pump.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define CMD_MAGIC 0x0c0dd123u
+#define SPARES_LOW 2u  /* made when there are fewer */
+#define SPARES_HIGH 4u /* kept when commands end */
+/* Ended commands with processes left: beyond this the oldest loses its pipes,
+ * so that descriptors cannot run out. Its processes stay. */
+#define BACKGROUND_MAX 64u
+
+static struct cmd_list live = TAILQ_HEAD_INITIALIZER(live); /* with a stream, or DONE */
+static struct cmd_list spares = TAILQ_HEAD_INITIALIZER(spares);
+static struct cmd_list background = TAILQ_HEAD_INITIALIZER(background);
+static struct cmd_list queue = TAILQ_HEAD_INITIALIZER(queue);
+static unsigned nlive, nspares, nbackground, nqueue, ndone;
+static bool look_at_background; /* a process has ended since the last look */
+static struct chan *chan;
+static int null_fd = -1;
+
+int
+cmd_init(struct chan *c)
+{
+	chan = c;
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null_fd < 0)
+		return -errno;
+	cmd_tidy();
+	return 0;
+}
+
+static void
+enqueue(struct cmd *c)
+{
+	CHECK_OBJ(c, CMD_MAGIC);
+	if (c->queued)
+		return;
+	c->queued = true;
+	nqueue++;
+	TAILQ_INSERT_TAIL(&queue, c, turn);
+}
+
+static void
+dequeue(struct cmd *c)
+{
+	if (!c->queued)
+		return;
+	c->queued = false;
+	nqueue--;
+	TAILQ_REMOVE(&queue, c, turn);
+}
+
+static void
+pipe_event(struct source *s)
+{
+	struct cmd_pipe *p = source_owner(s, struct cmd_pipe, src);
+
+	p->ready = true;
+	if (p->cmd->state != CMD_SPARE)
+		enqueue(p->cmd);
+}
+
+static void
+pipe_close(struct cmd_pipe *p)
+{
+	poller_close(&p->fd);
+	util_closep(&p->child_fd);
+}
+
+/* A pipe whose end `mine` (0: the agent reads, 1: it writes) does not block. */
+static int
+pipe_open(struct cmd *c, struct cmd_pipe *p, int mine)
+{
+	int fds[2], r;
+
+	if (pipe2(fds, O_CLOEXEC) < 0)
+		return -errno;
+	p->fd = fds[mine];
+	p->child_fd = fds[!mine];
+	p->cmd = c;
+	p->src.event = pipe_event;
+	p->ready = true;
+	p->left = 0;
+	p->eof = false;
+	r = fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : poller_add(p->fd, &p->src, mine == 1);
+	if (r != 0)
+		pipe_close(p);
+	return r;
+}
+
+static void
+cmd_free(struct cmd *c)
+{
+	assert(!c->queued);
+	pipe_close(&c->in);
+	pipe_close(&c->out[0]);
+	pipe_close(&c->out[1]);
+	group_free(&c->group);
+	free(c->in_buf);
+	c->magic = 0;
+	free(c);
+}
+
+/* Make a spare of c, which has a group and no pipes. */
+static int
+make_spare(struct cmd *c)
+{
+	int r;
+
+	c->state = CMD_SPARE;
+	c->timed_out = c->in_eof = false;
+	c->in_head = c->in_len = c->in_grant = 0;
+	c->in_window = c->credit = PROTO_WINDOW;
+	r = pipe_open(c, &c->out[0], 0);
+	if (r == 0)
+		r = pipe_open(c, &c->out[1], 0);
+	if (r != 0) {
+		cmd_free(c);
+		return r;
+	}
+	TAILQ_INSERT_TAIL(&spares, c, list);
+	nspares++;
+	return 0;
+}
+
+static int
+add_spare(void)
+{
+	struct cmd *c = calloc(1, sizeof(*c));
+	int r;
+
+	if (c == NULL)
+		return -ENOMEM;
+	c->magic = CMD_MAGIC;
+	c->in.fd = c->in.child_fd = -1;
+	c->out[0].fd = c->out[0].child_fd = c->out[1].fd = c->out[1].child_fd = -1;
+	r = group_new(&c->group);
+	if (r == 0)
+		return make_spare(c);
+	free(c);
+	return r;
+}
+
+struct cmd *
+cmd_find(uint32_t stream)
+{
+	struct cmd *c;
+
+	TAILQ_FOREACH(c, &live, list)
+	{
+		if (c->stream == stream && c->state != CMD_DONE)
+			return c;
+	}
+	return NULL;
+}
+
+unsigned
+cmd_count(void)
+{
+	return nlive - ndone;
+}
+
+static void
+set_running(struct cmd *c, uint32_t stream, const struct spawn *s, uint32_t timeout_ms)
+{
+	util_closep(&c->in.child_fd);
+	util_closep(&c->out[0].child_fd);
+	util_closep(&c->out[1].child_fd);
+	c->state = CMD_RUNNING;
+	c->stream = stream;
+	c->pid = s->pid;
+	c->started_ns = s->started_ns;
+	c->deadline_ns = UINT64_MAX;
+	if (timeout_ms > 0)
+		c->deadline_ns = s->started_ns + timeout_ms * 1000000ull;
+	TAILQ_REMOVE(&spares, c, list);
+	nspares--;
+	TAILQ_INSERT_TAIL(&live, c, list);
+	nlive++;
+	enqueue(c);
+}
+
+int
+cmd_start(uint32_t stream, struct spawn *s, bool with_stdin, uint32_t timeout_ms)
+{
+	struct cmd *c;
+	int r = 0;
+
+	s->stage = PROTO_STAGE_FORK;
+	if (TAILQ_EMPTY(&spares))
+		r = add_spare();
+	if (r != 0)
+		return r;
+	c = TAILQ_FIRST(&spares);
+	CHECK_OBJ(c, CMD_MAGIC);
+	if (with_stdin && (r = pipe_open(c, &c->in, 1)) != 0)
+		return r;
+	s->group = &c->group;
+	s->in = with_stdin ? c->in.child_fd : null_fd;
+	s->out = c->out[0].child_fd;
+	s->err = c->out[1].child_fd;
+	r = spawn_run(s);
+	if (r == 0)
+		set_running(c, stream, s, timeout_ms);
+	else
+		pipe_close(&c->in);
+	return r;
+}
+
+int
+cmd_stdin(struct cmd *c, const uint8_t *bytes, size_t len, bool eof)
+{
+	CHECK_OBJ(c, CMD_MAGIC);
+	enqueue(c);
+	return pump_accept(c, bytes, len, eof);
+}
+
+void
+cmd_credit(struct cmd *c, uint32_t n)
+{
+	CHECK_OBJ(c, CMD_MAGIC);
+	c->credit += n;
+	enqueue(c);
+}
+
+void
+cmd_signal(struct cmd *c, int sig)
+{
+	int r;
+
+	CHECK_OBJ(c, CMD_MAGIC);
+	r = group_signal(&c->group, sig);
+	if (r != 0)
+		util_log("signal %d to stream %u: %s", sig, c->stream, strerror(-r));
+}
+
+/* Take it off its stream; from here on its output is dropped. */
+static void
+to_background(struct cmd *c)
+{
+	struct cmd *oldest = TAILQ_FIRST(&background);
+
+	if (nbackground == BACKGROUND_MAX) {
+		TAILQ_REMOVE(&background, oldest, list);
+		nbackground--;
+		dequeue(oldest);
+		cmd_free(oldest);
+	}
+	TAILQ_REMOVE(&live, c, list);
+	nlive--;
+	c->state = CMD_BACKGROUND;
+	pipe_close(&c->in);
+	TAILQ_INSERT_TAIL(&background, c, list);
+	nbackground++;
+	enqueue(c);
+}
+
+void
+cmd_abort(struct cmd *c)
+{
+	cmd_signal(c, SIGKILL);
+	to_background(c);
+}
+
+void
+cmd_reaped(pid_t pid, int status)
+{
+	struct cmd *c;
+
+	look_at_background = true;
+	TAILQ_FOREACH(c, &live, list)
+	{
+		if (c->pid == pid && c->state == CMD_RUNNING)
+			break;
+	}
+	if (c == NULL)
+		return;
+	c->elapsed_ns = util_now_ns() - c->started_ns;
+	c->status = status;
+	c->state = CMD_DRAINING;
+	c->deadline_ns = UINT64_MAX;
+	pump_drain(c);
+	enqueue(c);
+}
+
+uint64_t
+cmd_expire(void)
+{
+	uint64_t next = UINT64_MAX, now = 0;
+	struct cmd *c;
+
+	TAILQ_FOREACH(c, &live, list)
+	{
+		if (c->deadline_ns == UINT64_MAX)
+			continue;
+		if (now == 0)
+			now = util_now_ns();
+		if (c->deadline_ns <= now) {
+			c->timed_out = true;
+			c->deadline_ns = UINT64_MAX;
+			cmd_signal(c, SIGKILL);
+		} else {
+			next = MIN(next, c->deadline_ns);
+		}
+	}
+	return next;
+}
+
+bool
+cmd_runnable(void)
+{
+	return nqueue > 0 && chan_has_data_room(chan);
+}
+
+void
+cmd_run(void)
+{
+	unsigned n = nqueue;
+	struct cmd *c;
+
+	while (n-- > 0 && cmd_runnable()) {
+		c = TAILQ_FIRST(&queue);
+		dequeue(c);
+		if (pump_turn(c, chan))
+			enqueue(c);
+		if (c->state == CMD_DONE) {
+			dequeue(c);
+			ndone++;
+		}
+	}
+}
+
+/* Nothing is left of it but its group, unless processes are. */
+static bool
+is_over(struct cmd *c)
+{
+	if (c->group.fd >= 0)
+		return group_is_empty(&c->group);
+	return c->out[0].eof && c->out[1].eof;
+}
+
+/* c is in no list: the next spare, or nothing at all. */
+static void
+put_away(struct cmd *c)
+{
+	dequeue(c);
+	pipe_close(&c->in);
+	pipe_close(&c->out[0]);
+	pipe_close(&c->out[1]);
+	util_freep(&c->in_buf);
+	if (c->group.fd < 0 || nspares >= SPARES_HIGH)
+		cmd_free(c);
+	else if (make_spare(c) != 0)
+		util_log("no descriptors for a spare command");
+}
+
+static void
+tidy_background(void)
+{
+	struct cmd *c, *next;
+
+	for (c = TAILQ_FIRST(&background); c != NULL; c = next) {
+		next = TAILQ_NEXT(c, list);
+		if (!is_over(c))
+			continue;
+		TAILQ_REMOVE(&background, c, list);
+		nbackground--;
+		put_away(c);
+	}
+}
+
+void
+cmd_tidy(void)
+{
+	struct cmd *c, *next;
+
+	for (c = TAILQ_FIRST(&live); c != NULL && ndone > 0; c = next) {
+		next = TAILQ_NEXT(c, list);
+		if (c->state != CMD_DONE)
+			continue;
+		ndone--;
+		pump_discard(c);
+		if (is_over(c)) {
+			TAILQ_REMOVE(&live, c, list);
+			nlive--;
+			put_away(c);
+		} else {
+			to_background(c);
+		}
+	}
+	if (look_at_background)
+		tidy_background();
+	look_at_background = false;
+	/* Failure is no matter here: the next command that needs one says so. */
+	while (nspares < SPARES_LOW && add_spare() == 0)
+		continue;
+}
+
+void
+cmd_fini(void)
+{
+	struct cmd_list *all[] = {&live, &background, &spares};
+	struct cmd *c;
+	size_t i;
+
+	group_kill_all();
+	while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
+		continue;
+	for (i = 0; i < ARRAY_SIZE(all); i++) {
+		while ((c = TAILQ_FIRST(all[i])) != NULL) {
+			TAILQ_REMOVE(all[i], c, list);
+			dequeue(c);
+			cmd_free(c);
+		}
+	}
+	util_closep(&null_fd);
+}

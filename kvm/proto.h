@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * proto.h - the frames that host and guest exchange over the guest channel.
+ *
+ * Included by the guest's agent, by the worker and by libvmpool, hence
+ * freestanding: no other header of the project, no pointers, fixed widths,
+ * little-endian (x86-64 on both sides, asserted below).
+ *
+ *      0        4      5      6      8           12
+ *      +--------+------+------+------+-----------+---------------------+
+ *      | length | type | flags| zero | stream id | length bytes payload |
+ *      +--------+------+------+------+-----------+---------------------+
+ *
+ * Stream 0 is the machine itself (READY, PING, PONG). Every other stream is one
+ * command: the client picks an unused id, sends EXEC on it, and the stream ends
+ * with exactly one EXIT or ERROR from the guest. Frames of one stream arrive in
+ * the order in which they were sent.
+ *
+ * Flow control. STDOUT + STDERR bytes of a stream (together) and STDIN bytes of
+ * a stream each have a window of PROTO_WINDOW bytes at the start. A sender
+ * never has more payload bytes outstanding than the window plus the sum of the
+ * CREDIT frames it has received for that stream. A receiver grants what it has
+ * consumed. A sender that exceeds its window breaks the protocol.
+ *
+ * Both directions are hostile to the host: the guest's kernel may forge any
+ * byte. The worker checks every frame with proto_check before it acts on one.
+ */
+#ifndef VMPOOL_PROTO_H
+#define VMPOOL_PROTO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PROTO_VERSION 1u /* sent in READY; host and agent must agree */
+
+#define PROTO_PAYLOAD_MAX (16u << 10) /* bytes of payload in one frame */
+#define PROTO_WINDOW (16u << 10)      /* initial credit per stream and direction, bytes */
+#define PROTO_STREAMS_MAX 128u	      /* open streams of one VM, stream 0 not counted */
+#define PROTO_EXEC_MAX (2u << 20)     /* bytes of one assembled EXEC request */
+#define PROTO_PORT_NAME "vmpool.0"    /* virtio-console port name; /dev/vport0p1 */
+
+struct proto_hdr {
+	uint32_t length; /* payload bytes that follow, <= PROTO_PAYLOAD_MAX */
+	uint8_t type;	 /* enum proto_type */
+	uint8_t flags;	 /* PROTO_F_*, only where the type's row allows them */
+	uint16_t zero;	 /* must be 0 */
+	uint32_t stream; /* 0 or the command's id */
+};
+
+enum proto_type {
+	/* host to guest */
+	PROTO_PING = 1, /* stream 0; payload is echoed, at most 64 bytes */
+	PROTO_EXEC =
+	    2, /* a piece of a struct proto_exec and its strings; F_MORE: another follows */
+	PROTO_STDIN = 3,  /* bytes for the command; F_EOF: the last ones (may be empty) */
+	PROTO_KILL = 4,	  /* payload uint32: signal, sent to every process of the command */
+	PROTO_CREDIT = 5, /* payload uint32: further bytes the receiver may send; both directions */
+	/* guest to host */
+	PROTO_READY = 32,  /* stream 0; struct proto_ready; the first frame after boot */
+	PROTO_PONG = 33,   /* stream 0; the PING's payload */
+	PROTO_STDOUT = 34, /* bytes, as the command writes them */
+	PROTO_STDERR = 35,
+	PROTO_EXIT = 36, /* struct proto_exit; ends the stream, after its last output */
+	PROTO_ERROR =
+	    37, /* struct proto_error + text; the command did not start; ends the stream */
+};
+
+#define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
+#define PROTO_F_EOF 0x01u  /* STDIN: no bytes will follow */
+
+/* An EXEC request, assembled from its pieces: this header, then
+ * argc + envc + 2 NUL-terminated strings: the arguments, the environment
+ * entries ("K=V"), the working directory and the user ("" = default: "/" and
+ * root). argv[0] is looked up in PATH when it has no slash. size is the whole
+ * length, header included. */
+struct proto_exec {
+	uint32_t size;
+	uint32_t argc; /* >= 1 */
+	uint32_t envc;
+	uint32_t timeout_ms; /* 0 = none; then everything the command started is killed */
+	uint32_t flags;	     /* PROTO_EXEC_* */
+	uint32_t zero;
+};
+#define PROTO_EXEC_STDIN 0x01u	   /* STDIN frames will come; otherwise stdin is /dev/null */
+#define PROTO_EXEC_CLEAN_ENV 0x02u /* do not start from the agent's default environment */
+
+struct proto_ready {
+	uint32_t version; /* PROTO_VERSION */
+	uint32_t vcpus;	  /* processors the guest sees */
+	uint64_t mem_kib; /* memory the guest sees */
+};
+
+struct proto_exit {
+	uint32_t code;	    /* exit status 0..255, 0 when signalled */
+	uint32_t signal;    /* the signal that ended it, 0 if it exited */
+	uint32_t timed_out; /* 1: the agent killed it at its deadline */
+	uint32_t zero;
+	uint64_t elapsed_ns; /* fork to wait, on the guest's monotonic clock */
+};
+
+/* Where a command failed to start: which step, and the guest's errno. */
+enum proto_stage {
+	PROTO_STAGE_REQUEST = 1, /* malformed, too large, stream id in use, too many streams */
+	PROTO_STAGE_FORK = 2,	 /* out of processes or memory */
+	PROTO_STAGE_CWD = 3,	 /* working directory */
+	PROTO_STAGE_USER = 4,	 /* no such user */
+	PROTO_STAGE_EXEC = 5, /* execve: ENOENT not found, EACCES/ENOEXEC not executable, E2BIG */
+};
+struct proto_error {
+	uint32_t stage; /* enum proto_stage */
+	uint32_t err;	/* errno, Linux x86-64 numbering */
+			/* then a text without NUL, at most 256 bytes: what failed, for people */
+};
+
+_Static_assert(sizeof(struct proto_hdr) == 12, "frame header");
+_Static_assert(sizeof(struct proto_exec) == 24, "exec header");
+_Static_assert(sizeof(struct proto_exit) == 24, "exit payload");
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "x86-64 only");
+
+/* Which payload lengths a type may have, which flags, and who may send it. */
+static inline bool
+proto_check(const struct proto_hdr *h, bool from_guest)
+{
+	uint32_t min = 0, max = PROTO_PAYLOAD_MAX;
+	uint8_t flags = 0;
+	bool guest_type = true, machine = false;
+
+	switch (h->type) {
+	case PROTO_PING:
+		machine = true;
+		guest_type = false;
+		max = 64;
+		break;
+	case PROTO_EXEC:
+		guest_type = false;
+		flags = PROTO_F_MORE;
+		min = 1;
+		break;
+	case PROTO_STDIN:
+		guest_type = false;
+		flags = PROTO_F_EOF;
+		break;
+	case PROTO_KILL:
+		guest_type = false;
+		min = max = 4;
+		break;
+	case PROTO_CREDIT:
+		guest_type = from_guest;
+		min = max = 4;
+		break;
+	case PROTO_READY:
+		machine = true;
+		min = max = sizeof(struct proto_ready);
+		break;
+	case PROTO_PONG:
+		machine = true;
+		max = 64;
+		break;
+	case PROTO_STDOUT:
+	case PROTO_STDERR: min = 1; break;
+	case PROTO_EXIT: min = max = sizeof(struct proto_exit); break;
+	case PROTO_ERROR:
+		min = sizeof(struct proto_error);
+		max = min + 256;
+		break;
+	default: return false;
+	}
+	return guest_type == from_guest && machine == (h->stream == 0) && h->zero == 0 &&
+	       (h->flags & ~flags) == 0 && h->length >= min && h->length <= max;
+}
+
+#endif

@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vcpu.h - one virtual processor: its KVM descriptor, its thread, its exits.
+ */
+#ifndef VMPOOL_VCPU_H
+#define VMPOOL_VCPU_H
+
+#include "kvm/bus.h"
+#include <linux/kvm.h>
+
+/* Told, from the vCPU's thread, how the machine ended; text is one line. */
+typedef void vcpu_ended_fn(void *arg, enum vm_end end, const char *text);
+
+struct vcpu {
+	uint32_t magic;
+	uint32_t id;
+	int fd;
+	size_t run_size;
+	struct kvm_run *run;
+	const struct bus *bus;
+	vcpu_ended_fn *ended;
+	void *arg;
+	pthread_t thread;
+	bool started; /* thread exists and has not been joined; owner's thread only */
+};
+
+/* Create vCPU id of vm_fd. KVM's own initial state: id 0 is the boot processor,
+ * the others wait for its start-up message. 0, or -errno and one line in err. */
+int vcpu_init(struct vcpu *v, int kvm_fd, int vm_fd, uint32_t id, const struct bus *bus,
+	      vcpu_ended_fn *ended, void *arg, char *err, size_t errlen) must_check;
+void vcpu_fini(struct vcpu *v);
+
+/* Give it its CPUID table; to be done once, before it runs. */
+int vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, char *err, size_t errlen) must_check;
+/* Put it at a kernel's 64-bit entry point. */
+int vcpu_set_boot(struct vcpu *v, uint64_t entry, char *err, size_t errlen) must_check;
+
+/* Start its thread. */
+int vcpu_start(struct vcpu *v, char *err, size_t errlen) must_check;
+/* Make the thread leave the guest for good. Returns at once. The owner's thread
+ * only; does nothing to a vCPU that was not started. */
+void vcpu_kick(struct vcpu *v);
+/* Wait for the thread, which has been kicked or has ended by itself. */
+void vcpu_join(struct vcpu *v);
+
+#endif

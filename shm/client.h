@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * client.h - what the parts of libvmpool share; private to shm/client*.c.
+ *
+ *   client.c        handles: attach, detach, stop; talking to the supervisor
+ *   client_error.c  error texts, one line per thread
+ *   client_lease.c  acquire, release, warm
+ *   client_conn.c   a VM's channel: rings, doorbells, waiting, who gets which record
+ *   client_stream.c one command: its stream, its windows, its end
+ *   client_outq.c   ... its output that has not been fetched
+ *   client_proc.c   ... and the handle that the caller has of it
+ *   client_exec.c   requests, collected commands, pings
+ *   client_info.c   statistics and lists
+ *
+ * Locks, in this order: pool->lock guards the list of VMs; pool->sock_lock the
+ * socket and the cache of doorbells; vm->lock all that belongs to one VM. Nobody
+ * sleeps while holding pool->lock or vm->lock; sock_lock is held over one
+ * bounded exchange with the supervisor, and never together with another.
+ *
+ * Whatever comes out of the segment was written by others: it is copied, then
+ * checked. A VM whose records make no sense is broken for good (conn_break).
+ */
+#ifndef VMPOOL_CLIENT_H
+#define VMPOOL_CLIENT_H
+
+#include "kvm/proto.h"
+#include "shm/lease.h"
+#include "shm/lock.h"
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "shm/vmpool.h"
+
+#include <pthread.h>
+
+#define CLIENT_POOL_MAGIC 0xc11e47a1u
+#define CLIENT_VM_MAGIC 0xc11e4771u
+#define CLIENT_PROC_MAGIC 0xc11e4772u
+
+#define CLIENT_SOCK_MS 5000	    /* one exchange with the supervisor */
+#define CLIENT_SEND_MS 30000	    /* a worker takes requests within this, or is stuck */
+#define CLIENT_BACKSTOP_MS 30000    /* an answer comes this long after a command's own deadline */
+#define CLIENT_GRANT_MIN (4u << 10) /* output credit is returned in pieces of at least this */
+#define CLIENT_SIGNAL_MAX 64
+#define CLIENT_STDIN_MAX (1ull << 30) /* credit beyond this is a forgery */
+
+struct bells {
+	int req, rsp; /* eventfds of a slot; -1 = not fetched yet */
+};
+
+struct vmpool {
+	unsigned magic;
+	bool read_only;
+	struct seg *seg;
+	uint32_t client;
+	uint64_t generation;
+	int sock;    /* open for as long as we are attached */
+	int kick_fd; /* the supervisor's doorbell; -1 for monitors */
+	/* One page that reads as zero in a forked child (MADV_WIPEONFORK). */
+	const volatile uint32_t *same_process;
+
+	pthread_mutex_t lock;
+	struct vmpool_vm *vms;
+
+	pthread_mutex_t sock_lock;
+	struct bells *bells; /* one per slot */
+	int sock_error;	     /* the exchange is out of step: every later one fails */
+};
+
+struct vmpool_vm {
+	unsigned magic;
+	struct vmpool *pool;
+	struct vmpool_vm *next, **link; /* in pool->vms */
+	struct lease lease;
+	struct shm_chan *shm;
+	pthread_mutex_t lock;
+	struct conn *conn; /* NULL until the VM is first asked for something */
+};
+
+/* A ping under way; lives on the stack of the thread that waits for it. */
+struct conn_ping {
+	struct conn_ping *next;
+	uint64_t nonce;
+	bool answered;
+};
+
+/* The client's end of a VM's channel. */
+struct conn {
+	struct ring req, rsp;
+	int req_fd, rsp_fd; /* the pool's */
+	int broken;	    /* VMPOOL_E*: everything fails with it */
+	char why[96];	    /* ... for this reason */
+	bool stalled;	    /* a request found no room since the descriptors were read */
+	uint32_t next_stream;
+	unsigned orphans; /* streams whose handle was freed */
+	uint64_t nonce;
+	struct conn_ping *pings;
+	struct vmpool_proc *procs;		       /* handles */
+	struct vmpool_proc *stream[PROTO_STREAMS_MAX]; /* stream id modulo size */
+	uint8_t payload[RING_PAYLOAD_MAX];
+};
+
+/* Output in the order of its arrival: runs of bytes of one kind. */
+struct outq {
+	uint8_t *buf;
+	size_t len, cap, pos;
+	size_t last; /* place of the last run's header */
+};
+
+struct vmpool_proc {
+	unsigned magic;
+	struct vmpool_vm *vm;
+	struct vmpool_proc *next; /* in conn->procs */
+	uint32_t stream;
+	bool open;     /* the guest's end of the stream exists */
+	bool orphan;   /* no handle: whatever comes is dropped */
+	bool kill_due; /* ... and it has yet to be killed */
+	bool stdin_open;
+	struct outq in;	 /* filled by whoever drains the ring */
+	struct outq out; /* being handed out */
+	uint32_t window; /* bytes the guest may still send */
+	uint32_t owed;	 /* bytes consumed and not granted again */
+	uint64_t stdin_credit;
+	uint64_t backstop_ns; /* no answer comes after this; UINT64_MAX = none */
+	int error;	      /* how it ended, unless with EXIT */
+	char why[256];
+	struct vmpool_event last;
+	int event_fd, poll_fd;	  /* -1 until asked for */
+	char *argv0, *cwd, *user; /* for messages */
+};
+
+/* --- client_error.c ----------------------------------------------------------- */
+
+/* Leave a line for vmpool_error and return code (an error, as it is). */
+int client_fail(const struct vmpool *pool, int code, const char *fmt, ...) printf_like(3, 4);
+void client_forget_error(const struct vmpool *pool);
+
+/* Copy at most len-1 bytes of untrusted text, unprintable ones as '?'; stops at NUL. */
+void client_printable(char *dst, size_t len, const void *src, size_t n);
+
+/* --- client.c ------------------------------------------------------------------- */
+
+/* Entry of every call: VMPOOL_EFORKED in a forked child, -EROFS for writers on
+ * a monitor's handle. */
+int client_enter(const struct vmpool *pool, bool writes) must_check;
+bool client_forked(const struct vmpool *pool);
+/* The doorbells of a slot, from the cache or the supervisor. */
+int client_bells(struct vmpool *pool, uint32_t slot, struct bells *out) must_check;
+/* CLOCK_MONOTONIC deadline; < 0: LOCK_FOREVER. */
+uint64_t client_deadline(int64_t timeout_ms);
+
+/* --- client_conn.c: vm->lock is held by the caller, unless said otherwise --------- */
+
+/* Entry of every call on a VM: checks, opens the channel when needed, takes
+ * vm->lock (on success only; broken VMs too are a failure). */
+int conn_enter(struct vmpool_vm *vm) must_check;
+void conn_leave(struct vmpool_vm *vm);
+/* Free the channel of a VM that is being released, and all its commands. */
+void conn_free(struct vmpool_vm *vm);
+
+/* Write one record: 0, -EAGAIN (ring full; the worker will wake us), or the
+ * error of a broken VM. conn_send_wait waits for room until the deadline,
+ * taking responses meanwhile; VMPOOL_ETIMEDOUT and the lease's errors. */
+int conn_send(struct vmpool_vm *vm, uint32_t stream, uint8_t type, uint8_t flags, const void *p,
+	      size_t len) must_check;
+int conn_send_wait(struct vmpool_vm *vm, uint32_t stream, uint8_t type, uint8_t flags,
+		   const void *p, size_t len, uint64_t deadline_ns) must_check;
+
+/* The word to sleep on: read it before conn_drain and before looking for what
+ * is wanted, then give it to conn_wait. */
+uint32_t conn_seq(const struct vmpool_vm *vm);
+/* Take what is in the response ring and hand it to its owners. The caller's own
+ * command (or NULL) needs no notice on its descriptor. */
+void conn_drain(struct vmpool_vm *vm, const struct vmpool_proc *caller);
+/* Does the VM still answer? 0, or the error, with its text left. */
+int conn_check(struct vmpool_vm *vm) must_check;
+/* Sleep (without vm->lock) until something may have changed since seq. 0;
+ * -EAGAIN: deadline; -EINTR. A dead supervisor or VM is for conn_check. */
+int conn_wait(struct vmpool_vm *vm, uint32_t seq, uint64_t deadline_ns) must_check;
+/* Give the VM up; the first reason stays. */
+void conn_break(struct vmpool_vm *vm, int code, const char *fmt, ...) printf_like(3, 4);
+
+/* --- client_outq.c ------------------------------------------------------------------ */
+
+/* Append len bytes; false: out of memory. outq_take hands out the oldest run as
+ * an event, whose data stays put until outq_reset; false: empty. */
+bool outq_add(struct outq *q, bool is_stderr, const void *p, size_t len);
+bool outq_take(struct outq *q, struct vmpool_event *event);
+void outq_reset(struct outq *q);
+void outq_fini(struct outq *q);
+
+/* --- client_stream.c: vm->lock is held by the caller ------------------------------- */
+
+/* A command with an unused stream id, known to the VM's channel; and its end. */
+int proc_new(struct vmpool_vm *vm, struct vmpool_proc **out) must_check;
+void proc_destroy(struct vmpool_proc *proc);
+/* Its handle goes while it runs: kill it, drop what it says, destroy it at its end. */
+void proc_orphan(struct vmpool_proc *proc);
+/* A record for this command has come; false: it breaks the protocol. */
+bool proc_receive(struct vmpool_proc *proc, const struct ring_rec *rec, const uint8_t *payload);
+/* Send what is due (credit for consumed output, an orphan's kill) if the ring
+ * has room; else the next call does. */
+void proc_tend(struct vmpool_proc *proc);
+
+/* --- client_proc.c: vm->lock is held by the caller ---------------------------------- */
+
+/* Let its descriptor become readable. */
+void proc_notify(const struct vmpool_proc *proc);
+/* vmpool_proc_next and more: until an event is there (1), or, if want_write,
+ * stdin takes bytes (2), or an error (-EAGAIN: deadline). */
+int proc_poll(struct vmpool_proc *proc, uint64_t deadline_ns, bool want_write,
+	      struct vmpool_event *event) must_check;
+
+#endif

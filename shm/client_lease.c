@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * client_lease.c - borrowing VMs and giving them back: libvmpool's face of
+ * lease.h. Runs in clients; owns the handles of VMs.
+ */
+#include "shm/client.h"
+#include "shm/lifeline.h"
+
+#include <string.h>
+
+#define ACQUIRE_MS 60000 /* when the caller gives no options */
+
+static unsigned
+count_of(const struct vmpool *pool, enum slot_state state)
+{
+	return atomic_load_explicit(&pool->seg->head->count[state], memory_order_relaxed);
+}
+
+static int
+fail_start(const struct vmpool *pool)
+{
+	struct shm_head *head = pool->seg->head;
+	char why[sizeof(head->last_failure)];
+
+	client_printable(why, sizeof(why), head->last_failure, sizeof(head->last_failure));
+	return client_fail(pool, VMPOOL_ESTART, "VMs fail to start: %s",
+			   why[0] != '\0' ? why : "no reason known");
+}
+
+static int
+fail_capacity(const struct vmpool *pool, int64_t timeout_ms)
+{
+	return client_fail(
+	    pool, VMPOOL_ECAPACITY,
+	    "no VM became free within %.1f s (in use %u, starting %u, max-total %u)",
+	    timeout_ms > 0 ? (double)timeout_ms / 1000 : 0.0, count_of(pool, SLOT_IN_USE),
+	    count_of(pool, SLOT_STARTING),
+	    atomic_load_explicit(&pool->seg->head->policy.max_total, memory_order_relaxed));
+}
+
+/* What lease.h's errors mean to a caller of the library. */
+static int
+lease_fail(const struct vmpool *pool, int err, int64_t timeout_ms)
+{
+	switch (err) {
+	case -EAGAIN:
+		if (timeout_ms != 0)
+			return client_fail(pool, VMPOOL_ECAPACITY, "too many callers wait already");
+		return fail_capacity(pool, timeout_ms);
+	case -ETIMEDOUT: return fail_capacity(pool, timeout_ms);
+	case -EINTR: return client_fail(pool, -EINTR, "interrupted by a signal");
+	case -ENOTCONN:
+		return client_fail(pool, VMPOOL_ERESTARTED, "the pool's supervisor has died");
+	case -ESHUTDOWN: return client_fail(pool, VMPOOL_EDRAINING, "the pool is shutting down");
+	case -EIO: return fail_start(pool);
+	default: return client_fail(pool, err, "acquire: %s", vmpool_strerror(err));
+	}
+}
+
+static void
+vm_link(struct vmpool *pool, struct vmpool_vm *vm)
+{
+	AZ(pthread_mutex_lock(&pool->lock));
+	vm->next = pool->vms;
+	vm->link = &pool->vms;
+	if (vm->next != NULL)
+		vm->next->link = &vm->next;
+	pool->vms = vm;
+	AZ(pthread_mutex_unlock(&pool->lock));
+}
+
+static void
+vm_unlink(struct vmpool *pool, struct vmpool_vm *vm)
+{
+	AZ(pthread_mutex_lock(&pool->lock));
+	*vm->link = vm->next;
+	if (vm->next != NULL)
+		vm->next->link = vm->link;
+	AZ(pthread_mutex_unlock(&pool->lock));
+}
+
+int
+vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, struct vmpool_vm **out)
+{
+	int64_t timeout_ms = opts != NULL ? opts->timeout_ms : ACQUIRE_MS;
+	uint64_t start = now_ns();
+	struct vmpool_vm *vm;
+	int r;
+
+	*out = NULL;
+	r = client_enter(pool, true);
+	if (r < 0)
+		return r;
+	vm = malloc(sizeof(*vm));
+	if (vm == NULL)
+		return client_fail(pool, -ENOMEM, "out of memory");
+	r = lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
+			  timeout_ms == 0 ? LOCK_TRY : client_deadline(timeout_ms), &vm->lease);
+	if (r < 0) {
+		free(vm);
+		return lease_fail(pool, r, timeout_ms);
+	}
+	vm->magic = CLIENT_VM_MAGIC;
+	vm->pool = pool;
+	vm->shm = &pool->seg->chan[vm->lease.slot];
+	vm->conn = NULL;
+	AZ(pthread_mutex_init(&vm->lock, NULL));
+	vm_link(pool, vm);
+	*out = vm;
+	return 0;
+}
+
+int
+vmpool_release(struct vmpool_vm *vm)
+{
+	struct vmpool *pool;
+	int r;
+
+	CHECK_OBJ(vm, CLIENT_VM_MAGIC);
+	pool = vm->pool;
+	/* In a forked child other threads' locks may be held for ever. */
+	r = client_enter(pool, true);
+	if (r < 0)
+		return r;
+	vm_unlink(pool, vm);
+	conn_free(vm);
+	r = lifeline_alive(pool->seg) ? lease_release(pool->seg, &vm->lease, pool->kick_fd)
+				      : -ENOTCONN;
+	(void)pthread_mutex_destroy(&vm->lock);
+	vm->magic = 0;
+	free(vm);
+	switch (r) {
+	case 0: return 0;
+	case -EOWNERDEAD: return client_fail(pool, VMPOOL_EVMDIED, "the VM died under its lease");
+	case -ESTALE: return client_fail(pool, VMPOOL_ERELEASED, "the lease had ended already");
+	case -ENOTCONN:
+		return client_fail(pool, VMPOOL_ERESTARTED, "the pool's supervisor has died");
+	case -ETIMEDOUT: return client_fail(pool, VMPOOL_ETIMEDOUT, "the pool's lock is stuck");
+	default: return client_fail(pool, r, "release: %s", vmpool_strerror(r));
+	}
+}
+
+unsigned
+vmpool_slot(const struct vmpool_vm *vm)
+{
+	CHECK_OBJ(vm, CLIENT_VM_MAGIC);
+	return vm->lease.slot;
+}
+
+/* Until target VMs are idle; 0, -ETIMEDOUT, or an error of the library. */
+static int
+warm_wait(struct vmpool *pool, unsigned target, uint64_t deadline)
+{
+	struct shm_head *head = pool->seg->head;
+
+	for (;;) {
+		/* Pairs with the release increments of change_seq (lease.c): what happened
+		 * before is seen below, what happens later ends the wait. */
+		uint32_t seq = atomic_load_explicit(&head->change_seq, memory_order_acquire);
+		int r;
+
+		if (count_of(pool, SLOT_IDLE) >= target)
+			return 0;
+		if (atomic_load_explicit(&head->failing, memory_order_relaxed) >= LEASE_FAILING)
+			return fail_start(pool);
+		if (atomic_load_explicit(&head->state, memory_order_relaxed) == POOL_DRAINING)
+			return lease_fail(pool, -ESHUTDOWN, 0);
+		r = lifeline_wait(pool->seg, &head->change_seq, seq, deadline);
+		if (r == -ETIMEDOUT)
+			return r;
+		if (r < 0)
+			return lease_fail(pool, r, 0);
+	}
+}
+
+int
+vmpool_warm(struct vmpool *pool, unsigned count, int64_t timeout_ms)
+{
+	uint64_t deadline = client_deadline(timeout_ms);
+	unsigned max_idle, target, before, after;
+	int r;
+
+	r = client_enter(pool, true);
+	if (r < 0)
+		return r;
+	max_idle = atomic_load_explicit(&pool->seg->head->policy.max_idle, memory_order_relaxed);
+	target = MIN(count, max_idle);
+	before = count_of(pool, SLOT_IDLE);
+	r = lease_set_warm(pool->seg, target, pool->kick_fd);
+	if (r == -ETIMEDOUT)
+		return client_fail(pool, VMPOOL_ETIMEDOUT, "the pool's lock is stuck");
+	if (r < 0)
+		return lease_fail(pool, r, 0);
+	r = warm_wait(pool, target, deadline);
+	if (r < 0 && r != -ETIMEDOUT)
+		return r;
+	after = count_of(pool, SLOT_IDLE);
+	return after > before ? (int)MIN(after - before, count) : 0;
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * ctl.h - the messages on the supervisor's sockets. All are SOCK_SEQPACKET: one
+ * message, one packet, of exactly its struct's size.
+ *
+ *   client  <-> supervisor   NAME.sock in the runtime directory
+ *   supervisor <-> fork server, supervisor <-> worker: socketpairs
+ *
+ * A peer that sends anything else (size, magic, kind, value) is cut off.
+ */
+#ifndef VMPOOL_CTL_H
+#define VMPOOL_CTL_H
+
+#include "shm/base.h"
+
+#define CTL_MAGIC 0x4c544356u /* "VCTL" */
+#define CTL_TEXT 1024
+
+/* --- client and supervisor ---------------------------------------------------
+ * ATTACH    -> ATTACHED with the segment and the doorbell eventfd (monitors: the
+ *              segment read-only, nothing else), or REFUSED with a reason
+ * DOORBELLS -> DOORBELLS with slot's request and response eventfds, or REFUSED
+ * STOP      -> OK at once; the supervisor drains, then ends (the socket closes)
+ * The client's socket stays open for as long as it is attached: its closing
+ * ends the client's leases. */
+enum ctl_kind {
+	CTL_ATTACH = 1,
+	CTL_MONITOR,
+	CTL_DOORBELLS,
+	CTL_STOP,
+	CTL_ATTACHED = 64,
+	CTL_OK,
+	CTL_REFUSED,
+};
+struct ctl_request {
+	uint32_t magic, kind;
+	uint64_t format;   /* ATTACH, MONITOR: SHM_FORMAT of the sender */
+	uint32_t slot;	   /* DOORBELLS */
+	uint32_t drain_ms; /* STOP: wait this long for leases to end */
+};
+struct ctl_reply {
+	uint32_t magic, kind;
+	int32_t error;	 /* REFUSED: -errno */
+	uint32_t client; /* ATTACHED: client id */
+	uint64_t generation;
+	char text[CTL_TEXT]; /* REFUSED: one line */
+};
+
+/* --- supervisor and fork server ----------------------------------------------
+ * SPAWN goes with three descriptors: the worker's end of its control socket,
+ * the slot's request and response eventfds. The answer carries the worker's pid
+ * and, as a descriptor, its pidfd; or an errno. The worker is the supervisor's
+ * own child (CLONE_PARENT). When its socket closes, the fork server removes the
+ * runtime files that it was told at start, and ends. */
+struct fsrv_spawn {
+	uint32_t magic;
+	uint32_t slot;
+	uint64_t generation;
+};
+struct fsrv_spawned {
+	uint32_t magic;
+	uint32_t slot;
+	uint64_t generation;
+	int32_t pid;   /* > 0, or 0 with error */
+	int32_t error; /* -errno */
+};
+
+/* --- supervisor and worker -----------------------------------------------------
+ * The worker says READY once its guest's agent answers, or FAILED with a reason
+ * before it ends. The supervisor says STOP (end now, politely) or CHECK (run
+ * /bin/true in the guest and answer CHECKED); closing the socket means STOP. */
+enum worker_kind {
+	WORKER_READY = 1,
+	WORKER_FAILED,
+	WORKER_CHECKED,
+	WORKER_STOP = 64,
+	WORKER_CHECK,
+};
+struct worker_msg {
+	uint32_t magic, kind;
+	int32_t error; /* FAILED, CHECKED: 0 or -errno */
+	uint32_t zero;
+	uint64_t boot_ns;	 /* READY */
+	char text[CTL_TEXT * 3]; /* FAILED: one line, then the tail of the console log */
+};
+
+/* Send one packet of len bytes with nfds (0..4) descriptors; receive one of
+ * exactly len bytes. 0; -EAGAIN (non-blocking socket); -EPIPE (peer gone, no
+ * signal); -EPROTO (wrong size, truncated, or more descriptors than nfds: all
+ * are closed). ctl_recv sets fds[] to the descriptors received, -1 for absent
+ * ones; close-on-exec. */
+int ctl_send(int sock, const void *msg, size_t len, const int *fds, unsigned nfds) must_check;
+int ctl_recv(int sock, void *msg, size_t len, int *fds, unsigned nfds) must_check;
+
+/* The runtime directory into buf, and NAME's file with this suffix (".sock",
+ * ".pid"). -ENAMETOOLONG with err: socket path too long; -EINVAL: bad name
+ * (letters, digits, '-', '_', '.'; 1..63 bytes; not starting with '.'). */
+int ctl_rundir(char *buf, size_t len, char *err, size_t errlen) must_check;
+int ctl_path(char *buf, size_t len, const char *name, const char *suffix, char *err,
+	     size_t errlen) must_check;
+
+#endif

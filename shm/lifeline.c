@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lifeline.c - the supervisor's life as a futex word, and waits that end with it.
+ *
+ * The supervisor holds head.lifeline, a robust pthread mutex; everybody else
+ * only looks at its futex word. Locked while the segment is still private and
+ * never unlocked, so its list pointers in the segment are never followed again,
+ * except by the kernel when the supervisor ends, which checks what it reads.
+ *
+ * The kernel wakes one sleeper on the word when its owner dies, and only if
+ * FUTEX_WAITERS is set there: it always is, from the start. That one wakes the
+ * rest. Should it be killed at that very moment, the others look again after a
+ * slice at the latest.
+ */
+#include "shm/lifeline.h"
+#include "shm/futex.h"
+#include <limits.h>
+#include <pthread.h>
+
+/* A sleeper looks again after this long though nothing woke it. */
+#define SLICE_NS 2000000000u
+/* The same where the kernel cannot wait on two words: the supervisor's death is
+ * noticed by looking only. */
+#define SLICE_BLIND_NS 50000000u
+
+/* The futex word is the first int of the mutex, in glibc and in musl's ABI for
+ * robust lists alike; lifeline_hold checks that it holds the thread id. */
+static inline _Atomic uint32_t *
+lifeline_word(const struct seg *seg)
+{
+	return (_Atomic uint32_t *)&seg->head->lifeline;
+}
+
+int
+lifeline_hold(struct seg *seg)
+{
+	pthread_mutexattr_t attr;
+	int r;
+
+	CHECK_OBJ(seg, SEG_MAGIC);
+	r = pthread_mutexattr_init(&attr);
+	if (r != 0)
+		return -r;
+	r = pthread_mutexattr_setpshared(&attr, PTHREAD_PROCESS_SHARED);
+	if (r == 0)
+		r = pthread_mutexattr_setrobust(&attr, PTHREAD_MUTEX_ROBUST);
+	if (r == 0)
+		r = pthread_mutex_init(&seg->head->lifeline, &attr);
+	(void)pthread_mutexattr_destroy(&attr);
+	if (r == 0)
+		r = pthread_mutex_trylock(&seg->head->lifeline);
+	if (r != 0)
+		return -r;
+	/* Pairs with the acquire load in lifeline_alive. */
+	if ((atomic_fetch_or_explicit(lifeline_word(seg), FUTEX_WAITERS, memory_order_release) &
+	     FUTEX_TID_MASK) != (uint32_t)gettid())
+		return -ENOTSUP;
+	return 0;
+}
+
+static inline bool
+word_alive(uint32_t v)
+{
+	return (v & FUTEX_TID_MASK) != 0 && (v & FUTEX_OWNER_DIED) == 0;
+}
+
+bool
+lifeline_alive(const struct seg *seg)
+{
+	/* Pairs with lifeline_hold; the kernel's store at death is a full barrier. */
+	return word_alive(atomic_load_explicit(lifeline_word(seg), memory_order_acquire));
+}
+
+void
+lifeline_wake(_Atomic uint32_t *word, int n)
+{
+	(void)futex_wake(word, n);
+}
+
+int
+lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
+	      uint64_t deadline_ns)
+{
+	static _Atomic bool blind; /* hint, private: no futex_waitv here; pairs with nothing */
+	_Atomic uint32_t *life = lifeline_word(seg);
+	uint32_t life_value = atomic_load_explicit(life, memory_order_acquire);
+	uint64_t now = now_ns(), until;
+	int r;
+
+	if (!word_alive(life_value))
+		return -ENOTCONN;
+	if (now >= deadline_ns)
+		return -ETIMEDOUT;
+	if (!atomic_load_explicit(&blind, memory_order_relaxed)) {
+		until = MIN(deadline_ns, now + SLICE_NS);
+		r = futex_wait2(word, expected, life, life_value, until);
+		if (r == -ENOSYS || r == -EPERM)
+			atomic_store_explicit(&blind, true, memory_order_relaxed);
+	} else {
+		until = MIN(deadline_ns, now + SLICE_BLIND_NS);
+		r = futex_wait(word, expected, until);
+	}
+	if (!lifeline_alive(seg)) {
+		lifeline_wake(life, INT_MAX);
+		return -ENOTCONN;
+	}
+	if (r == -EINTR || (r == -ETIMEDOUT && until == deadline_ns))
+		return r;
+	return 0;
+}

@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lifeline.h - futex waits that end when the supervisor dies.
+ *
+ * The supervisor holds a robust mutex (head.lifeline) for life. When it dies,
+ * by whatever means, the kernel marks the mutex's futex word and wakes a
+ * sleeper; sleepers wait on their own word and on that one at once
+ * (futex_waitv, Linux 5.16), and the first woken wakes the others. Where
+ * futex_waitv is missing, sleeps are cut into slices instead.
+ */
+#ifndef VMPOOL_LIFELINE_H
+#define VMPOOL_LIFELINE_H
+
+#include "shm/segment.h"
+
+/* Supervisor: take the lifeline, in the thread that lives longest. */
+int lifeline_hold(struct seg *seg) must_check;
+
+/* Is the supervisor of this segment alive? No system call. */
+bool lifeline_alive(const struct seg *seg);
+
+/* Sleep while *word == expected, until deadline_ns (UINT64_MAX: no deadline).
+ * 0: woken or the word differs (look again); -ETIMEDOUT; -EINTR; -ENOTCONN:
+ * the supervisor is dead. */
+int lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
+		  uint64_t deadline_ns) must_check;
+
+/* Wake up to n sleepers on a word of the segment. */
+void lifeline_wake(_Atomic uint32_t *word, int n);
+
+#endif

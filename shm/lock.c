@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * lock.c - the pool lock: a robust futex, and the only way to take it.
+ *
+ * Runs in the supervisor and in clients, in any thread. Owns head.lock.
+ *
+ * The word is 0 when free, else the holder's thread id, with FUTEX_WAITERS when
+ * somebody may sleep on it. When a thread ends, the kernel looks at its robust
+ * list's pending operation (linux/futex.h): if the word there has the thread's
+ * id, it is replaced by FUTEX_OWNER_DIED and a sleeper is woken; if it has no
+ * owner, a sleeper is woken too, since the dead one may have been woken for it.
+ * So the pending operation is set before the first attempt and cleared after
+ * the release: there is no moment between in which a death goes unnoticed.
+ *
+ * Ordering: the word is taken with acquire and given up with release; these two
+ * sites pair with each other, in all processes.
+ */
+#include "shm/lock.h"
+#include "shm/crash.h"
+#include "shm/futex.h"
+#include "shm/lifeline.h"
+#include <pthread.h>
+
+/* Rounds of looking before sleeping or giving up: about two microseconds, what
+ * a sleep and a wake-up cost. A critical section is a fraction of one. */
+#define LOCK_SPINS 64
+/* A sleeper looks again after this long, whatever happened to its wake-up: one
+ * that was woken, and killed before it could act, may have taken another's. */
+#define LOCK_SLICE_NS 100000000u
+
+/* This thread: its robust list and its id, as the kernel knows them. */
+static __thread struct lock_self {
+	struct robust_list_head *list;
+	uint32_t tid; /* 0: not known yet */
+} lock_self __attribute__((tls_model("initial-exec")));
+
+/* In the child of fork: the copy of the forking thread has another id. */
+static void
+lock_forked(void)
+{
+	lock_self.tid = 0;
+}
+
+static void
+lock_watch_forks(void)
+{
+	(void)pthread_atfork(NULL, NULL, lock_forked);
+}
+
+static int
+lock_self_init(void)
+{
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
+	struct robust_list_head *list = NULL;
+	size_t len = 0;
+
+	(void)pthread_once(&once, lock_watch_forks);
+	if (syscall(SYS_get_robust_list, 0, &list, &len) < 0 || list == NULL ||
+	    len != sizeof(*list))
+		return -ENOTSUP;
+	lock_self.list = list;
+	lock_self.tid = (uint32_t)gettid();
+	return 0;
+}
+
+/* Tell the kernel which word this thread is busy with; NULL: none. The fences
+ * keep the compiler from moving it over the atomic operations on the word: only
+ * the kernel reads it, in the context of this thread. */
+static inline void
+lock_pending(const _Atomic uint32_t *word)
+{
+	struct robust_list_head *list = lock_self.list;
+	struct robust_list *volatile *pending = &list->list_op_pending;
+
+	atomic_signal_fence(memory_order_seq_cst);
+	*pending = word == NULL
+		       ? NULL
+		       : (struct robust_list *)((uintptr_t)word - (uintptr_t)list->futex_offset);
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+static inline bool
+lock_swap(_Atomic uint32_t *word, uint32_t from, uint32_t to)
+{
+	return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acquire,
+						       memory_order_relaxed);
+}
+
+/* Sleep until the word changes from old, at most a slice and until the deadline. */
+static int
+lock_sleep(struct seg *seg, uint32_t old, uint64_t deadline_ns)
+{
+	uint64_t now = now_ns();
+	int r;
+
+	if (now >= deadline_ns)
+		return -ETIMEDOUT;
+	r = futex_wait(&seg->head->lock.word, old, MIN(deadline_ns, now + LOCK_SLICE_NS));
+	if (r == -ETIMEDOUT && !lifeline_alive(seg))
+		return -ENOTCONN;
+	return 0;
+}
+
+/* The lock is taken, or its holder is dead. */
+static int
+lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
+{
+	_Atomic uint32_t *word = &seg->head->lock.word;
+	uint32_t tid = lock_self.tid, waiters = 0, spins = 0;
+	int r;
+
+	for (;;) {
+		uint32_t old = atomic_load_explicit(word, memory_order_relaxed);
+
+		if ((old & FUTEX_TID_MASK) == 0) {
+			if (!lock_swap(word, old, tid | (old & FUTEX_WAITERS) | waiters))
+				continue;
+			if (old & FUTEX_OWNER_DIED)
+				repair_run(seg);
+			return 0;
+		}
+		if ((old & FUTEX_TID_MASK) == tid)
+			return -EDEADLK;
+		if (spins++ < LOCK_SPINS) {
+			__builtin_ia32_pause();
+			continue;
+		}
+		if (deadline_ns == LOCK_TRY)
+			return -EBUSY;
+		if (!(old & FUTEX_WAITERS) && !lock_swap(word, old, old | FUTEX_WAITERS))
+			continue;
+		CRASH_POINT("lock_before_sleep");
+		r = lock_sleep(seg, old | FUTEX_WAITERS, deadline_ns);
+		CRASH_POINT("lock_after_sleep");
+		if (r < 0)
+			return r;
+		/* Others may sleep too, and the one that woke us has cleared the bit. */
+		waiters = FUTEX_WAITERS;
+		spins = 0;
+	}
+}
+
+int
+lock_acquire(struct seg *seg, uint64_t deadline_ns)
+{
+	_Atomic uint32_t *word = &seg->head->lock.word;
+	int r;
+
+	if (__builtin_expect(lock_self.tid == 0, 0)) {
+		r = lock_self_init();
+		if (r < 0)
+			return r;
+	}
+	lock_pending(word);
+	CRASH_POINT("lock_pending");
+	if (__builtin_expect(lock_swap(word, 0, lock_self.tid), 1))
+		return 0;
+	r = lock_acquire_slowly(seg, deadline_ns);
+	if (r < 0 && r != -EDEADLK)
+		lock_pending(NULL);
+	return r;
+}
+
+void
+lock_release(struct seg *seg)
+{
+	_Atomic uint32_t *word = &seg->head->lock.word;
+	uint32_t old;
+
+	CRASH_POINT("lock_before_release");
+	old = atomic_exchange_explicit(word, 0, memory_order_release);
+	CRASH_POINT("lock_released");
+	if (__builtin_expect((old & FUTEX_WAITERS) != 0, 0))
+		(void)futex_wake(word, 1);
+	CRASH_POINT("lock_woken");
+	lock_pending(NULL);
+}
+
+int
+lock_holder(const struct seg *seg)
+{
+	return (int)(atomic_load_explicit(&seg->head->lock.word, memory_order_relaxed) &
+		     FUTEX_TID_MASK);
+}

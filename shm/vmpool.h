@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * vmpool.h - borrow prewarmed Linux microVMs from the pool of this host.
+ *
+ *	struct vmpool *pool;
+ *	struct vmpool_vm *vm;
+ *	struct vmpool_result r;
+ *	const char *argv[] = {"uname", "-a", NULL};
+ *
+ *	if (vmpool_attach(&pool, NULL) == 0 && vmpool_acquire(pool, NULL, &vm) == 0) {
+ *		if (vmpool_exec(vm, argv, NULL, &r) == 0)
+ *			fwrite(r.out, 1, r.out_len, stdout);
+ *		vmpool_result_fini(&r);
+ *		vmpool_release(vm);
+ *	}
+ *
+ * Every function returns 0, or a negative error: -errno, or one of the
+ * VMPOOL_E* values below, which lie outside errno's range. vmpool_strerror
+ * gives the general text of an error, vmpool_error(pool) the last failure's
+ * own line. Times are milliseconds (timeout_ms) or nanoseconds (_ns).
+ *
+ * Threads: any thread may call any function. Several threads may hold
+ * different VMs of one pool handle, and several threads may work on different
+ * commands of one VM. (For one command: vmpool_proc_next from one thread at a
+ * time; vmpool_proc_write, _close_stdin and _kill from any.) What ends a handle
+ * (detach, release, proc_free) must be the last call on it. A handle must not
+ * be used in a child after fork without exec: every call there returns
+ * VMPOOL_EFORKED and frees nothing; vmpool_detach closes what it inherited.
+ *
+ * Signals: a blocking call that a signal handler interrupts returns -EINTR and
+ * leaves the pool as if the call had not been made (a wait in the queue is
+ * given up), or, in vmpool_proc_next, can simply be called again.
+ */
+#ifndef VMPOOL_H
+#define VMPOOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define VMPOOL_VERSION "0.1.0"
+
+struct vmpool;	    /* an attachment to one pool */
+struct vmpool_vm;   /* a lease on one VM */
+struct vmpool_proc; /* a running command */
+
+enum vmpool_errno {
+	VMPOOL_ECONFIG = -4001,	   /* invalid configuration or option */
+	VMPOOL_ENOPOOL = -4002,	   /* no supervisor of that name is running */
+	VMPOOL_ELAYOUT = -4003,	   /* the pool was built with another segment layout */
+	VMPOOL_ECAPACITY = -4004,  /* no VM became free before the deadline */
+	VMPOOL_ERELEASED = -4005,  /* this lease has ended */
+	VMPOOL_EVMDIED = -4006,	   /* the VM ended under the lease; release it */
+	VMPOOL_ETIMEDOUT = -4007,  /* the request's deadline passed */
+	VMPOOL_ERESTARTED = -4008, /* the supervisor died or was replaced; attach again */
+	VMPOOL_EFORKED = -4009,	   /* handle used in a forked child */
+	VMPOOL_ENOTEXEC = -4010,   /* the command's file is not executable */
+	VMPOOL_ENOTFOUND = -4011,  /* the command was not found */
+	VMPOOL_ECWD = -4012,	   /* the working directory cannot be entered */
+	VMPOOL_EUSER = -4013,	   /* no such user in the guest */
+	VMPOOL_EGUEST = -4014,	   /* the guest refused or could not start the command */
+	VMPOOL_EDRAINING = -4015,  /* the pool is shutting down and serves nobody new */
+	VMPOOL_ESTART = -4016,	   /* VMs fail to start; vmpool_error says why */
+	VMPOOL_EPROTOCOL = -4017,  /* the guest or its worker broke the protocol; release the VM */
+};
+
+/* The general text of an error number of this library (or an errno). Never NULL. */
+const char *vmpool_strerror(int err);
+
+/* The last failure of this thread on this pool, one line; "" if none. Valid
+ * until this thread's next call. pool may be NULL: the last failed attach. */
+const char *vmpool_error(const struct vmpool *pool);
+
+/* Attach to the pool NAME (NULL: "default") found in the runtime directory
+ * ($VMPOOL_RUNDIR, else $XDG_RUNTIME_DIR/vmpool, else /run/vmpool). *out is the
+ * caller's, to be given to vmpool_detach. Blocks at most 5 s. */
+int vmpool_attach(struct vmpool **out, const char *name);
+
+/* The same, read-only: statistics and the list only; takes no lock, goes on
+ * working while one is held and after the supervisor has died. */
+int vmpool_monitor(struct vmpool **out, const char *name);
+
+/* End every lease of this handle and free it, its VMs and its commands. NULL is fine. */
+void vmpool_detach(struct vmpool *pool);
+
+/* Tell the pool NAME (NULL: "default") to stop: it serves nobody new, waits at
+ * most drain_ms for leases to end, and ends. Returns when it has ended, or
+ * VMPOOL_ETIMEDOUT after timeout_ms (< 0: wait for ever). -EINTR: it stops all
+ * the same. */
+int vmpool_stop(const char *name, uint32_t drain_ms, int64_t timeout_ms);
+
+struct vmpool_acquire_opts {
+	int64_t timeout_ms; /* < 0: wait for ever; 0: do not wait */
+};
+
+/* Borrow a VM nobody has used. Newest idle VM first; else one is started while
+ * the pool's total allows; else callers wait in arrival order. opts NULL: 60 s.
+ * Errors: VMPOOL_ECAPACITY, _ERESTARTED, _EDRAINING, _ESTART, -EINTR. *out is the
+ * caller's, to be given to vmpool_release. */
+int vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts,
+		   struct vmpool_vm **out);
+
+/* End the lease and free vm and its commands, whatever it returns. Never
+ * waits for the VM. VMPOOL_EVMDIED if the VM had ended by itself. */
+int vmpool_release(struct vmpool_vm *vm);
+
+/* The VM's slot number in the pool, as `vmpool list` shows it. */
+unsigned vmpool_slot(const struct vmpool_vm *vm);
+
+/* Keep count VMs idle (at most max-idle) until the target is lowered: start
+ * what is missing. Returns the number of VMs inserted meanwhile
+ * (0..count) once count are idle, or fewer when timeout_ms (as in acquire opts)
+ * has passed; or an error, e.g. VMPOOL_ESTART. */
+int vmpool_warm(struct vmpool *pool, unsigned count, int64_t timeout_ms);
+
+/* One round trip to the guest's agent; *rtt_ns (may be NULL) is its time. */
+int vmpool_ping(struct vmpool_vm *vm, int64_t timeout_ms, uint64_t *rtt_ns);
+/* The same to the VM's worker process on this host, without the guest. */
+int vmpool_ping_worker(struct vmpool_vm *vm, int64_t timeout_ms, uint64_t *rtt_ns);
+
+struct vmpool_exec_opts {
+	const char *const *env; /* "K=V", NULL-terminated, added to the default one; or NULL */
+	bool clean_env;		/* do not start from the default environment */
+	const char *cwd;	/* NULL: "/" */
+	const char *user;	/* NULL: root */
+	uint32_t timeout_ms;	/* 0: none. Then everything the command started is killed */
+	const void *input; /* bytes for stdin, stdin_len of them; NULL: /dev/null (vmpool_exec) */
+	size_t input_len;
+	bool want_stdin;     /* vmpool_spawn: stdin is a stream, see vmpool_proc_write */
+	size_t output_limit; /* vmpool_exec: bytes kept per stream; 0: 64 MiB */
+};
+
+struct vmpool_result {
+	int exit_code;	 /* 0..255, 0 when signalled */
+	int signal;	 /* signal that ended the command, 0 if it exited */
+	bool timed_out;	 /* killed at its deadline */
+	bool truncated;	 /* output beyond output_limit was dropped */
+	char *out, *err; /* collected stdout and stderr, NUL-terminated, out_len/err_len bytes */
+	size_t out_len, err_len;
+	uint64_t elapsed_ns; /* measured here, request to result */
+	uint64_t guest_ns;   /* measured by the agent, fork to wait */
+};
+
+/* Run argv (NULL-terminated; no shell) in the VM and collect what it prints.
+ * 0 when the command ran, whatever its exit status. On success and on error
+ * *result is initialised; give it to vmpool_result_fini. Errors besides the
+ * lease's: _ENOTFOUND, _ENOTEXEC, _ECWD, _EUSER, _EGUEST, _ECONFIG, -E2BIG; and
+ * VMPOOL_ETIMEDOUT if, well after opts.timeout_ms, the VM has not answered. */
+int vmpool_exec(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_exec_opts *opts,
+		struct vmpool_result *result);
+void vmpool_result_fini(struct vmpool_result *result);
+
+enum vmpool_event_type {
+	VMPOOL_STDOUT = 1,
+	VMPOOL_STDERR,
+	VMPOOL_EXIT,	/* the last event of a command: exit_code, signal, guest_ns */
+	VMPOOL_TIMEOUT, /* the last event of a command killed at its deadline */
+};
+
+struct vmpool_event {
+	enum vmpool_event_type type;
+	const void *data; /* STDOUT, STDERR: len bytes, valid until the next vmpool_proc_next on it */
+	size_t len;
+	int exit_code;
+	int signal;
+	uint64_t guest_ns;
+};
+
+/* Start argv and return at once; *out is the caller's, for vmpool_proc_free. A
+ * command that cannot start is reported by vmpool_proc_next. */
+int vmpool_spawn(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_exec_opts *opts,
+		 struct vmpool_proc **out);
+
+/* The next event. Waits at most timeout_ms (< 0 for ever), then -EAGAIN. After
+ * EXIT, TIMEOUT or an error other than -EAGAIN and -EINTR the command has ended,
+ * and further calls repeat that. Output that is not fetched stops the writer in
+ * the guest (16 KiB are in flight). */
+int vmpool_proc_next(struct vmpool_proc *proc, int64_t timeout_ms, struct vmpool_event *event);
+
+/* Bytes for stdin: returns how many were taken (1..len), -EAGAIN when the guest
+ * takes no more now and timeout_ms has passed, -EPIPE after close or exit. */
+ssize_t vmpool_proc_write(struct vmpool_proc *proc, const void *buf, size_t len,
+			  int64_t timeout_ms);
+int vmpool_proc_close_stdin(struct vmpool_proc *proc);
+
+/* Send a signal to every process of the command. */
+int vmpool_proc_kill(struct vmpool_proc *proc, int signal);
+
+/* A descriptor that polls readable when vmpool_proc_next may have something or
+ * vmpool_proc_write may take more; or -errno. Owned by the command; only poll
+ * it. Spurious readiness is normal: call with timeout 0 until -EAGAIN. */
+int vmpool_proc_fd(struct vmpool_proc *proc);
+
+/* Forget the command; kills it if it still runs. NULL is fine. */
+void vmpool_proc_free(struct vmpool_proc *proc);
+
+struct vmpool_hist {
+	uint64_t count, sum_ns, p50_ns, p99_ns, max_ns;
+};
+
+/* One number of the pool. kind is "counter" (only grows), "gauge" or "histogram". */
+struct vmpool_stat {
+	const char *name; /* the exact names of the manual, e.g. "hit_count" */
+	const char *kind;
+	const char *unit;
+	const char *help;
+	uint64_t value;		 /* counters and gauges */
+	struct vmpool_hist hist; /* histograms */
+};
+
+/* A snapshot of all statistics: *out points to *count rows, freed by
+ * vmpool_stats_free. Takes no lock; each number is exact, and numbers of one
+ * call may be a few events apart from each other. */
+int vmpool_stats(struct vmpool *pool, struct vmpool_stat **out, size_t *count);
+void vmpool_stats_free(struct vmpool_stat *stats);
+
+/* The pool itself. state: "running", "draining", "dead" (supervisor gone). */
+struct vmpool_info {
+	char name[64];
+	char accel[8]; /* "kvm" or "tcg" */
+	char why[256]; /* why that accelerator */
+	const char *state;
+	int supervisor_pid;
+	uint64_t generation;	   /* a restarted supervisor has another */
+	uint64_t heartbeat_age_ns; /* since the supervisor's last sign of life */
+	int lock_holder;	   /* thread id that holds the pool lock now, 0 = free */
+	unsigned min_idle, max_idle, max_total, max_idle_time, health_interval;
+	unsigned memory_mib, vcpus, slots;
+	unsigned warm_target, waiting;
+	char last_failure[256]; /* why the last VM failed to start, "" = none */
+};
+int vmpool_info(struct vmpool *pool, struct vmpool_info *out);
+
+/* One row per slot that is not empty. */
+struct vmpool_slot_info {
+	unsigned slot;
+	const char *state; /* "starting", "idle", "in_use", "resetting", "dead" */
+	int worker_pid;
+	int client_pid; /* 0 = nobody */
+	uint64_t generation;
+	uint64_t state_age_ns;
+	uint64_t exec_count;
+};
+int vmpool_list(struct vmpool *pool, struct vmpool_slot_info **out, size_t *count);
+void vmpool_list_free(struct vmpool_slot_info *list);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * child.c - the table of workers. Runs in vmpoold; owns each worker's pidfd and
+ * the supervisor's end of its control socket, and decides when it is killed.
+ */
+#include "supervisor/child.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/pidfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "shm/ctl.h"
+
+#define CHILDREN_MAGIC 0x3d8e51c7u
+#define SPAWN_LIMIT_NS 10000000000ull /* for the fork server's answer */
+#define START_LIMIT_NS 90000000000ull /* the worker's own boot deadline is shorter */
+#define END_LIMIT_NS 1000000000ull    /* from a closed socket to the end */
+
+struct child {
+	struct children *table;
+	enum child_state state;
+	bool killed, was_ready;
+	pid_t pid;
+	int pidfd, sock;
+	uint64_t generation;
+	uint64_t deadline_ns; /* 0 = none */
+	int error;
+	char why[256]; /* "" = only the exit status says */
+	struct ev_source src;
+};
+
+struct children {
+	unsigned magic;
+	struct evloop *loop;
+	uint32_t nslots, total, starting;
+	struct child_ops ops;
+	struct child child[];
+};
+
+static uint32_t
+child_slot(const struct child *c)
+{
+	return (uint32_t)(c - c->table->child);
+}
+
+static void
+child_set_state(struct child *c, enum child_state state)
+{
+	bool was = c->state == CHILD_SPAWNING || c->state == CHILD_STARTING;
+	bool is = state == CHILD_SPAWNING || state == CHILD_STARTING;
+
+	c->table->starting += (uint32_t)is - (uint32_t)was;
+	c->table->total += (uint32_t)(state != CHILD_NONE) - (uint32_t)(c->state != CHILD_NONE);
+	c->state = state;
+}
+
+/* Text of others, made one printable line. */
+static void
+child_line(char *out, size_t len, const char *text)
+{
+	size_t n = MIN(strcspn(text, "\n"), len - 1);
+
+	for (size_t i = 0; i < n; i++)
+		out[i] = text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
+	out[n] = '\0';
+}
+
+static void
+child_no_socket(struct child *c)
+{
+	if (c->sock < 0)
+		return;
+	evloop_del(c->table->loop, &c->src);
+	closep(&c->sock);
+}
+
+/* Off the table, then tell: the callee may use the slot anew. */
+static void
+child_gone(struct child *c, const char *status)
+{
+	struct children *table = c->table;
+	struct child_end end = {
+	    .was_ready = c->was_ready,
+	    .killed = c->killed,
+	    .pid = c->pid,
+	    .error = c->error,
+	};
+
+	child_line(end.why, sizeof(end.why), c->why[0] != '\0' ? c->why : status);
+	child_no_socket(c);
+	closep(&c->pidfd);
+	c->pid = 0;
+	child_set_state(c, CHILD_NONE);
+	table->ops.gone(table->ops.arg, child_slot(c), &end);
+}
+
+/* --- what a worker says ------------------------------------------------------- */
+
+static int
+child_message(struct child *c)
+{
+	struct children *table = c->table;
+	struct worker_msg msg;
+	int r;
+
+	r = ctl_recv(c->sock, &msg, sizeof(msg), NULL, 0);
+	if (r < 0)
+		return r;
+	if (msg.magic != CTL_MAGIC || msg.zero != 0)
+		return -EPROTO;
+	msg.text[sizeof(msg.text) - 1] = '\0';
+	if (msg.kind == WORKER_READY && c->state == CHILD_STARTING) {
+		c->was_ready = true;
+		c->deadline_ns = 0;
+		child_set_state(c, CHILD_READY);
+		table->ops.ready(table->ops.arg, child_slot(c), msg.boot_ns);
+		return 0;
+	}
+	if (msg.kind != WORKER_FAILED || msg.error >= 0)
+		return -EPROTO;
+	if (c->error == 0 && !c->killed) {
+		c->error = msg.error;
+		child_line(c->why, sizeof(c->why), msg.text);
+		table->ops.failed(table->ops.arg, child_slot(c), msg.text);
+	}
+	return 0;
+}
+
+static void
+child_readable(void *arg, uint32_t events)
+{
+	struct child *c = arg;
+	int r;
+
+	(void)events;
+	r = child_message(c);
+	if (r == 0 || r == -EAGAIN)
+		return;
+	child_no_socket(c);
+	if (r == -EPROTO) {
+		child_kill(c->table, child_slot(c), "its worker sent something unknown");
+		return;
+	}
+	/* The end itself is reported by SIGCHLD; the tick makes sure that it comes. */
+	if (c->state != CHILD_ENDING) {
+		child_set_state(c, CHILD_ENDING);
+		c->deadline_ns = now_ns() + END_LIMIT_NS;
+	}
+}
+
+/* --- life ---------------------------------------------------------------------- */
+
+int
+children_new(struct children **out, struct evloop *loop, uint32_t nslots,
+	     const struct child_ops *ops)
+{
+	struct children *table = calloc(1, sizeof(*table) + nslots * sizeof(struct child));
+
+	*out = table;
+	if (table == NULL)
+		return -ENOMEM;
+	table->magic = CHILDREN_MAGIC;
+	table->loop = loop;
+	table->nslots = nslots;
+	table->ops = *ops;
+	for (uint32_t i = 0; i < nslots; i++) {
+		table->child[i].table = table;
+		table->child[i].pidfd = table->child[i].sock = -1;
+		table->child[i].src.ready = child_readable;
+		table->child[i].src.arg = &table->child[i];
+	}
+	return 0;
+}
+
+int
+child_begin(struct children *table, uint32_t slot, uint64_t generation, int *worker_sock)
+{
+	struct child *c;
+	int pair[2], r;
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	AN(slot < table->nslots);
+	c = &table->child[slot];
+	AN(c->state == CHILD_NONE);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	/* Only our end: theirs may wait. */
+	if (fcntl(pair[0], F_SETFL, O_NONBLOCK) < 0) {
+		r = -errno;
+		(void)close(pair[0]);
+		(void)close(pair[1]);
+		return r;
+	}
+	c->sock = c->src.fd = pair[0];
+	*worker_sock = pair[1];
+	c->generation = generation;
+	c->killed = c->was_ready = false;
+	c->error = 0;
+	c->why[0] = '\0';
+	c->deadline_ns = now_ns() + SPAWN_LIMIT_NS;
+	child_set_state(c, CHILD_SPAWNING);
+	return 0;
+}
+
+/* Ended and reaped before its pid was known here? */
+static bool
+child_reaped_already(int pidfd)
+{
+	siginfo_t si;
+
+	return waitid(P_PIDFD, (id_t)pidfd, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 &&
+	       errno == ECHILD;
+}
+
+void
+child_spawned(struct children *table, uint32_t slot, uint64_t generation, pid_t pid, int pidfd,
+	      int error)
+{
+	struct child *c = NULL;
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	if (slot < table->nslots)
+		c = &table->child[slot];
+	if (c == NULL || c->pid != 0 || c->generation != generation ||
+	    (c->state != CHILD_SPAWNING && c->state != CHILD_ENDING)) {
+		if (pidfd >= 0) {
+			(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+			(void)close(pidfd);
+		}
+		return;
+	}
+	if (error < 0) {
+		c->error = error;
+		(void)snprintf(c->why, sizeof(c->why), "the fork server cannot make a worker: %s",
+			       strerror(-error));
+		child_gone(c, "");
+		return;
+	}
+	c->pid = pid;
+	c->pidfd = pidfd;
+	if (c->killed)
+		(void)pidfd_send_signal(pidfd, SIGKILL, NULL, 0);
+	else
+		child_set_state(c, CHILD_STARTING);
+	c->deadline_ns = now_ns() + (c->killed ? END_LIMIT_NS : START_LIMIT_NS);
+	if (child_reaped_already(pidfd)) {
+		child_gone(c, "its worker ended at once");
+		return;
+	}
+	if (!c->killed && evloop_add(table->loop, &c->src, EPOLLIN) < 0)
+		child_kill(table, slot, "its worker's socket cannot be watched");
+	if (!c->killed)
+		table->ops.spawned(table->ops.arg, slot, pid);
+}
+
+void
+children_unanswered(struct children *table, const char *why)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	for (uint32_t i = 0; i < table->nslots; i++)
+		if (table->child[i].state != CHILD_NONE && table->child[i].pid == 0)
+			child_gone(&table->child[i], why);
+}
+
+bool
+children_ended(struct children *table, const siginfo_t *si)
+{
+	struct child *c = NULL;
+	char status[64];
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	for (uint32_t i = 0; i < table->nslots && c == NULL; i++)
+		if (table->child[i].pid != 0 && table->child[i].pid == si->si_pid)
+			c = &table->child[i];
+	if (c == NULL)
+		return false;
+	/* Its last words are still in the socket. */
+	while (c->sock >= 0 && !c->killed && child_message(c) == 0)
+		continue;
+	if (si->si_code == CLD_EXITED)
+		(void)snprintf(status, sizeof(status), "its worker exited with status %d",
+			       si->si_status);
+	else
+		(void)snprintf(status, sizeof(status), "its worker was killed by signal %d (%s)",
+			       si->si_status, strsignal(si->si_status));
+	child_gone(c, status);
+	return true;
+}
+
+void
+child_kill(struct children *table, uint32_t slot, const char *why)
+{
+	struct child *c;
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	AN(slot < table->nslots);
+	c = &table->child[slot];
+	if (c->state == CHILD_NONE || c->killed)
+		return;
+	c->killed = true;
+	if (c->why[0] == '\0')
+		child_line(c->why, sizeof(c->why), why);
+	child_set_state(c, CHILD_ENDING);
+	if (c->pidfd >= 0) {
+		(void)pidfd_send_signal(c->pidfd, SIGKILL, NULL, 0);
+		c->deadline_ns = 0;
+	}
+}
+
+bool
+children_tick(struct children *table, uint64_t now)
+{
+	bool stuck = false;
+	struct child *c;
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	for (uint32_t i = 0; i < table->nslots; i++) {
+		c = &table->child[i];
+		if (c->state == CHILD_NONE || c->deadline_ns == 0 || now < c->deadline_ns)
+			continue;
+		if (c->pid == 0)
+			stuck = true;
+		else
+			child_kill(table, i,
+				   c->state == CHILD_STARTING ? "no sign of life in 90 s"
+							      : "its worker closed its socket");
+	}
+	return stuck;
+}
+
+unsigned
+children_free(struct children *table, int timeout_ms)
+{
+	uint64_t end = now_ns() + (uint64_t)timeout_ms * 1000000u, now;
+	unsigned left = 0;
+	struct child *c;
+	struct pollfd p;
+
+	if (table == NULL)
+		return 0;
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	for (uint32_t i = 0; i < table->nslots; i++)
+		child_kill(table, i, "the pool ends");
+	for (uint32_t i = 0; i < table->nslots; i++) {
+		c = &table->child[i];
+		child_no_socket(c);
+		if (c->pidfd < 0)
+			continue;
+		now = now_ns();
+		p = (struct pollfd){.fd = c->pidfd, .events = POLLIN};
+		if (poll(&p, 1, now < end ? (int)((end - now) / 1000000) : 0) == 1)
+			(void)waitpid(c->pid, NULL, __WALL);
+		else
+			left++;
+		closep(&c->pidfd);
+	}
+	table->magic = 0;
+	free(table);
+	return left;
+}
+
+enum child_state
+child_state(const struct children *table, uint32_t slot)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	return slot < table->nslots ? table->child[slot].state : CHILD_NONE;
+}
+
+uint32_t
+children_total(const struct children *table)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	return table->total;
+}
+
+uint32_t
+children_starting(const struct children *table)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	return table->starting;
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * parts.h - where the parts of this installation are, and what this host can do.
+ */
+#ifndef VMPOOL_PARTS_H
+#define VMPOOL_PARTS_H
+
+#include <limits.h>
+
+#include "supervisor/config.h"
+
+struct parts {
+	char worker[PATH_MAX];
+	char kernel[PATH_MAX], image[PATH_MAX]; /* absolute, links resolved */
+	char accel[8], why[256];
+};
+
+/* Find the worker program, ask it which accelerator to use, find kernel and
+ * image for that. 0, or -errno with one line in err. Takes milliseconds, at
+ * most 10 s when the probe hangs. */
+int parts_find(struct parts *in, const struct config *cfg, char *err, size_t errlen) must_check;
+
+#endif

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pool.h - what vmpoold does with its VMs: refill, discard, expire, drain.
+ */
+#ifndef VMPOOL_POOL_H
+#define VMPOOL_POOL_H
+
+#include "supervisor/bells.h"
+#include "supervisor/child.h"
+#include "supervisor/config.h"
+#include "supervisor/forker.h"
+#include "supervisor/parts.h"
+#include "supervisor/retry.h"
+#include "supervisor/rundir.h"
+
+struct pool;
+
+struct pool_setup {
+	struct evloop *loop;
+	struct seg *seg;
+	struct retry *retry;
+	struct bells *bells;
+	const struct config *cfg; /* may change under us; then call pool_policy */
+	const struct parts *parts;
+	const struct rundir *dir;
+	/* The first VM is ready (or none is wanted). */
+	void (*ready)(void *arg);
+	/* No VM can ever start: before one was ready, for a reason that trying again
+	 * does not change. The pool has given up. */
+	void (*hopeless)(void *arg, const char *why);
+	/* Draining, and no lease is left. */
+	void (*drained)(void *arg);
+	void *arg;
+};
+
+/* Start the fork server; VMs follow from the event loop. 0 or -errno with err. */
+int pool_open(struct pool **out, const struct pool_setup *setup, char *err,
+	      size_t errlen) must_check;
+
+/* Kill and reap every worker, then end the fork server, which removes the pool's files. */
+void pool_close(struct pool *pool);
+
+/* Put the configuration's numbers into the segment and act on them. */
+void pool_policy(struct pool *pool);
+
+/* Look at the slot table and do what it asks for. For doorbells, and whenever
+ * leases may have ended. */
+void pool_look(struct pool *pool);
+
+/* Once a second. */
+void pool_tick(struct pool *pool);
+
+/* Start no more VMs, end the idle ones, tell when no lease is left. */
+void pool_drain(struct pool *pool);
+
+/* A child of ours has ended and is about to be reaped: was it one of the pool's? */
+bool pool_child_ended(struct pool *pool, const siginfo_t *si);
+
+#endif

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pool_impl.h - private to pool.c, pool_slot.c and pool_start.c, which together
+ * are the pool as the supervisor sees it.
+ */
+#ifndef VMPOOL_POOL_IMPL_H
+#define VMPOOL_POOL_IMPL_H
+
+#include "supervisor/policy.h"
+#include "supervisor/pool.h"
+
+#define POOL_MAGIC 0x90e2b1f7u
+
+/* Changes of a slot in the segment that are still to be made, in this order. */
+enum {
+	TODO_WORKER = 1, /* note the worker's pid */
+	TODO_READY = 2,	 /* STARTING -> IDLE or IN_USE */
+	TODO_EVICT = 4,	 /* IDLE -> RESETTING, then end it */
+	TODO_GONE = 8,	 /* the worker is no more */
+};
+
+struct pool_slot {
+	struct pool *pool;
+	struct retry_op op;
+	unsigned todo;
+	uint64_t boot_ns;
+	pid_t pid;
+};
+
+struct pool {
+	unsigned magic;
+	struct pool_setup s;
+	struct children *children;
+	struct forker *forker;
+	bool forker_up, draining, drained;
+	struct retry_op drain;
+	struct policy_vm *vm; /* nslots entries to sort in */
+	struct pool_slot *slot;
+
+	/* pool_start.c */
+	bool ever_ready, hopeless;
+	uint32_t ramp, ramp_cap, failing;
+	uint64_t backoff_until_ns;
+	struct ev_timer backoff;
+	struct retry_op refill;
+};
+
+/* --- pool_slot.c: changes of the segment ---------------------------------------- */
+
+void pool_slot_init(struct pool *pool);
+/* Make this change, now or when the pool lock is free. */
+void pool_slot_todo(struct pool *pool, uint32_t slot, unsigned what);
+/* The slot's present state word. */
+uint64_t pool_slot_word(const struct pool *pool, uint32_t slot);
+
+/* --- pool_start.c: starting VMs ---------------------------------------------------- */
+
+void pool_start_init(struct pool *pool);
+/* Start what policy wants started. */
+void pool_start_more(struct pool *pool);
+/* The numbers that policy goes by, now. */
+void pool_start_numbers(struct pool *pool, struct policy_in *in);
+/* A VM is ready; or it ended before it was. */
+void pool_start_ok(struct pool *pool, uint32_t slot, uint64_t boot_ns);
+void pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end);
+/* The fork server's callbacks; arg is the pool. */
+void pool_start_forker_down(void *arg, uint32_t failing, const char *why);
+void pool_start_forker_up(void *arg);
+
+#endif

@@ -1,0 +1,206 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pool_start.c - starting VMs: how many now, and what to do when they fail.
+ * Runs in vmpoold. When to start is policy.c's; making the worker is the fork
+ * server's.
+ */
+#include <inttypes.h>
+#include <string.h>
+
+#include "shm/lease.h"
+#include "shm/slot.h"
+#include "supervisor/pool_impl.h"
+#include "supervisor/suplog.h"
+
+#define HOPELESS_ENDS 3 /* of the fork server, or of VMs when someone waits for --daemonize */
+
+/* --- success and failure ---------------------------------------------------------- */
+
+/* Would another try of the same thing end in the same way? */
+static bool
+pool_start_is_hopeless(const struct pool *pool, int error)
+{
+	static const int lasting[] = {-ENOENT, -EACCES, -ENOEXEC, -EINVAL, -EFBIG};
+
+	if (pool->ever_ready)
+		return false;
+	for (unsigned i = 0; i < ARRAY_SIZE(lasting); i++)
+		if (error == lasting[i])
+			return true;
+	return pool->s.cfg->daemonize && pool->failing >= HOPELESS_ENDS;
+}
+
+static void
+pool_start_give_up(struct pool *pool, const char *why)
+{
+	if (pool->hopeless)
+		return;
+	pool->hopeless = true;
+	pool->s.hopeless(pool->s.arg, why);
+}
+
+void
+pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end)
+{
+	uint64_t pause;
+
+	pool->failing++;
+	pool->ramp = policy_ramp(pool->ramp, false, pool->ramp_cap);
+	pause = policy_backoff_ns(pool->failing);
+	pool->backoff_until_ns = now_ns() + pause;
+	pool->backoff.at_ns = pool->backoff_until_ns;
+	sup_failing(pool->s.seg, pool->failing, end->why);
+	suplog(LOG_ERR, "slot %u: VM failed to start: %s (failure %u in a row, next try in %.1f s)",
+	       slot, end->why, pool->failing, (double)pause / 1e9);
+	if (pool_start_is_hopeless(pool, end->error))
+		pool_start_give_up(pool, end->why);
+}
+
+void
+pool_start_ok(struct pool *pool, uint32_t slot, uint64_t boot_ns)
+{
+	suplog(LOG_DEBUG, "slot %u: VM ready, booted in %.0f ms", slot, (double)boot_ns / 1e6);
+	if (pool->failing > 0) {
+		suplog(LOG_INFO, "VMs start again");
+		sup_failing(pool->s.seg, 0, "");
+	}
+	pool->failing = 0;
+	pool->backoff_until_ns = 0;
+	pool->ramp = policy_ramp(pool->ramp, true, pool->ramp_cap);
+	if (!pool->ever_ready) {
+		pool->ever_ready = true;
+		pool->s.ready(pool->s.arg);
+	}
+}
+
+/* --- starting ---------------------------------------------------------------------- */
+
+static int
+pool_start_spawn(struct pool *pool, uint32_t slot, uint64_t generation)
+{
+	_cleanup_(closep) int sock = -1;
+	struct bell_pair bells;
+	int r;
+
+	r = bells_get(pool->s.bells, slot, &bells);
+	if (r == 0)
+		r = child_begin(pool->children, slot, generation, &sock);
+	if (r < 0) {
+		struct child_end end = {.error = r};
+
+		(void)snprintf(end.why, sizeof(end.why), "no descriptors for it: %s", strerror(-r));
+		pool_start_failed(pool, slot, &end);
+		pool_slot_todo(pool, slot, TODO_GONE);
+		return r;
+	}
+	r = forker_spawn(pool->forker, slot, generation, sock, &bells);
+	if (r < 0)
+		child_spawned(pool->children, slot, generation, 0, -1, r);
+	return r;
+}
+
+void
+pool_start_numbers(struct pool *pool, struct policy_in *in)
+{
+	struct seg *seg = pool->s.seg;
+	struct shm_head *h = seg->head;
+	const struct config *cfg = pool->s.cfg;
+
+	*in = (struct policy_in){
+	    .min_idle = cfg->min_idle,
+	    .max_idle = cfg->max_idle,
+	    .max_total = cfg->max_total,
+	    /* Plain figures, written in shm/lease.c under the lock and followed by a
+	     * doorbell; clamped, as clients can write them. */
+	    .warm_target = atomic_load_explicit(&h->warm_target, memory_order_relaxed),
+	    .idle = atomic_load_explicit(&h->count[SLOT_IDLE], memory_order_relaxed),
+	    .waiting = atomic_load_explicit(&h->waiting, memory_order_relaxed),
+	    .starting = children_starting(pool->children),
+	    .total = children_total(pool->children),
+	    .ramp = pool->ramp,
+	    .draining = pool->draining || !pool->forker_up || pool->hopeless,
+	    .now_ns = now_ns(),
+	    .backoff_until_ns = pool->backoff_until_ns,
+	};
+	in->idle = MIN(in->idle, seg->nslots);
+	in->waiting = MIN(in->waiting, seg->nwaiters);
+}
+
+static int
+pool_start_attempt(void *arg)
+{
+	struct pool *pool = arg;
+	struct policy_in in;
+	uint64_t generation;
+	uint32_t slot, n;
+	int r;
+
+	pool_start_numbers(pool, &in);
+	for (n = policy_start(&in); n > 0 && pool->forker_up; n--) {
+		r = sup_start(pool->s.seg, &slot, &generation);
+		if (r == -EBUSY)
+			return r;
+		if (r < 0)
+			break;
+		if (slot >= pool->s.seg->nslots ||
+		    child_state(pool->children, slot) != CHILD_NONE || pool->slot[slot].todo != 0) {
+			suplog(LOG_WARNING, "slot %u was changed by others while it had a VM",
+			       slot);
+			if (slot < pool->s.seg->nslots)
+				child_kill(pool->children, slot, "its slot was changed by others");
+			break;
+		}
+		if (pool_start_spawn(pool, slot, generation) < 0)
+			break;
+	}
+	return 0;
+}
+
+void
+pool_start_more(struct pool *pool)
+{
+	retry_start(pool->s.retry, &pool->refill);
+}
+
+static void
+pool_start_backoff_over(void *arg)
+{
+	pool_start_more(arg);
+}
+
+void
+pool_start_init(struct pool *pool)
+{
+	pool->ramp = 1;
+	pool->ramp_cap = 2 * (uint32_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
+	pool->refill.attempt = pool_start_attempt;
+	pool->backoff.fire = pool_start_backoff_over;
+	pool->refill.arg = pool->backoff.arg = pool;
+	evloop_timer(pool->s.loop, &pool->backoff);
+}
+
+/* --- the fork server ---------------------------------------------------------------- */
+
+void
+pool_start_forker_down(void *arg, uint32_t failing, const char *why)
+{
+	struct pool *pool = arg;
+
+	pool->forker_up = false;
+	suplog(LOG_ERR, "%s; it will be started again", why);
+	children_unanswered(pool->children, why);
+	/* Nobody may have been starting; those who wait for a VM must hear of it. */
+	pool->failing = MAX(pool->failing, failing);
+	sup_failing(pool->s.seg, pool->failing, why);
+	if (!pool->ever_ready && failing >= HOPELESS_ENDS)
+		pool_start_give_up(pool, why);
+}
+
+void
+pool_start_forker_up(void *arg)
+{
+	struct pool *pool = arg;
+
+	pool->forker_up = true;
+	pool_start_more(pool);
+}

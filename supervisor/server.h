@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * server.h - the pool's UNIX socket: attach, doorbells, stop (messages: shm/ctl.h).
+ */
+#ifndef VMPOOL_SERVER_H
+#define VMPOOL_SERVER_H
+
+#include "supervisor/bells.h"
+#include "supervisor/retry.h"
+
+struct server;
+
+struct server_setup {
+	struct evloop *loop;
+	struct seg *seg;
+	struct retry *retry;
+	struct bells *bells;
+	int listen_fd; /* stays the caller's */
+	/* A client's leases have ended with it. */
+	void (*client_gone)(void *arg);
+	/* Someone asks the pool to stop, waiting drain_ms for leases to end. */
+	void (*stop)(void *arg, pid_t pid, uint32_t drain_ms);
+	void *arg;
+};
+
+int server_open(struct server **out, const struct server_setup *setup) must_check;
+
+/* Close every connection; nothing more is done for the clients' leases. */
+void server_close(struct server *srv);
+
+/* Once a second: cut off those who connect and say nothing. */
+void server_tick(struct server *srv, uint64_t now);
+
+#endif

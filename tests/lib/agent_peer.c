@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * agent_peer.c - drives a guest agent over a socketpair. Runs in tests. Owns
+ * the agent process and its cgroup directory.
+ */
+#include "tests/lib/agent_peer.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+const char *
+peer_program(void)
+{
+	const char *path = getenv("VMPOOL_TEST_AGENT");
+
+	return path != NULL ? path : "build/guest/agent";
+}
+
+/* A directory of our own in the first cgroup v2 tree that lets us. */
+static bool
+make_cgroup(char *dir, size_t len)
+{
+	char line[1024], type[64], where[512], probe[600];
+	FILE *mounts = fopen("/proc/self/mounts", "re");
+	bool made = false;
+
+	while (mounts != NULL && !made && fgets(line, sizeof(line), mounts) != NULL) {
+		if (sscanf(line, "%*s %511s %63s", where, type) != 2 ||
+		    strcmp(type, "cgroup2") != 0)
+			continue;
+		if (snprintf(dir, len, "%s/vmpool-test-%d", where, (int)getpid()) >= (int)len)
+			continue;
+		made = mkdir(dir, 0755) == 0;
+		(void)snprintf(probe, sizeof(probe), "%.500s/cgroup.kill", dir);
+		if (made && access(probe, W_OK) != 0) {
+			(void)rmdir(dir);
+			made = false;
+		}
+	}
+	if (mounts != NULL)
+		(void)fclose(mounts);
+	if (!made)
+		dir[0] = '\0';
+	return made;
+}
+
+static void
+run_agent(const struct peer *p, int fd)
+{
+	char number[16];
+
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	/* Whatever the test runner left open would look like the agent's leak. */
+	(void)dup2(fd, STDERR_FILENO + 1);
+	fd = STDERR_FILENO + 1;
+	(void)close_range(STDERR_FILENO + 2, ~0u, 0);
+	(void)snprintf(number, sizeof(number), "%d", fd);
+	if (p->cgroup[0] != '\0')
+		(void)execl(peer_program(), "agent", "--fd", number, "--cgroup", p->cgroup, NULL);
+	else
+		(void)execl(peer_program(), "agent", "--fd", number, NULL);
+	_exit(126);
+}
+
+struct peer *
+peer_new(bool cgroups)
+{
+	struct peer *p = calloc(1, sizeof(*p));
+	int fds[2];
+
+	assert_non_null(p);
+	if (access(peer_program(), X_OK) != 0)
+		fail_msg("no agent at %s: build it or set VMPOOL_TEST_AGENT", peer_program());
+	if (cgroups && !make_cgroup(p->cgroup, sizeof(p->cgroup))) {
+		free(p);
+		return NULL;
+	}
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+	p->pid = fork();
+	assert_true(p->pid >= 0);
+	if (p->pid == 0) {
+		(void)close(fds[0]);
+		run_agent(p, fds[1]);
+	}
+	(void)close(fds[1]);
+	p->fd = fds[0];
+	while (p->ready.version == 0)
+		assert_true(peer_step(p, PEER_TIMEOUT_MS));
+	return p;
+}
+
+void
+peer_wait_gone(struct peer *p, int status)
+{
+	int got;
+
+	(void)shutdown(p->fd, SHUT_RDWR);
+	/* The agent's own deadline is the test runner's: it kills what it must. */
+	assert_int_equal(waitpid(p->pid, &got, 0), p->pid);
+	p->pid = -1;
+	assert_true(WIFEXITED(got));
+	assert_int_equal(WEXITSTATUS(got), status);
+}
+
+void
+peer_free(struct peer *p, int status)
+{
+	size_t i;
+
+	if (p->pid > 0)
+		peer_wait_gone(p, status);
+	(void)close(p->fd);
+	if (p->cgroup[0] != '\0')
+		assert_int_equal(rmdir(p->cgroup), 0); /* empty, or something lives on */
+	for (i = 0; i <= PEER_STREAMS; i++) {
+		free(p->run[i].out);
+		free(p->run[i].err);
+	}
+	free(p);
+}
+
+int
+peer_setup(void **state)
+{
+	*state = peer_new(false);
+	return 0;
+}
+
+int
+peer_setup_cgroups(void **state)
+{
+	*state = peer_new(true);
+	return 0;
+}
+
+int
+peer_teardown(void **state)
+{
+	if (*state != NULL)
+		peer_free(*state, 0);
+	return 0;
+}
+
+void
+peer_send_raw(struct peer *p, const void *bytes, size_t len)
+{
+	const char *at = bytes;
+	ssize_t n;
+
+	while (len > 0) {
+		n = send(p->fd, at, len, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (n < 0 && errno == EAGAIN) {
+			/* It may wait for us to read first. */
+			struct pollfd w = {.fd = p->fd, .events = POLLOUT};
+
+			(void)peer_step(p, 0);
+			(void)poll(&w, 1, 1);
+			continue;
+		}
+		if (n <= 0)
+			fail_msg("send to the agent: %s", strerror(errno));
+		at += n;
+		len -= (size_t)n;
+	}
+}
+
+void
+peer_send(struct peer *p, uint8_t type, uint8_t flags, uint32_t stream, const void *payload,
+	  size_t len)
+{
+	struct proto_hdr h = {
+	    .length = (uint32_t)len, .type = type, .flags = flags, .stream = stream};
+	unsigned char frame[sizeof(h) + PROTO_PAYLOAD_MAX];
+
+	assert_true(len <= PROTO_PAYLOAD_MAX);
+	memcpy(frame, &h, sizeof(h));
+	if (len > 0)
+		memcpy(frame + sizeof(h), payload, len);
+	peer_send_raw(p, frame, sizeof(h) + len);
+}
+
+static size_t
+add_string(unsigned char *to, size_t at, const char *s)
+{
+	size_t n = strlen(s) + 1;
+
+	if (to != NULL)
+		memcpy(to + at, s, n);
+	return at + n;
+}
+
+/* Lay the request out in to, or only measure it (NULL). */
+static size_t
+lay_out(unsigned char *to, const struct peer_exec *e)
+{
+	struct proto_exec h = {.timeout_ms = e->timeout_ms, .flags = e->flags};
+	size_t at = sizeof(h);
+
+	for (; e->argv[h.argc] != NULL; h.argc++)
+		at = add_string(to, at, e->argv[h.argc]);
+	for (; e->env != NULL && e->env[h.envc] != NULL; h.envc++)
+		at = add_string(to, at, e->env[h.envc]);
+	at = add_string(to, at, e->cwd != NULL ? e->cwd : "");
+	at = add_string(to, at, e->user != NULL ? e->user : "");
+	h.size = (uint32_t)at;
+	if (to != NULL)
+		memcpy(to, &h, sizeof(h));
+	return at;
+}
+
+unsigned char *
+peer_encode(const struct peer_exec *e, size_t *len)
+{
+	unsigned char *bytes;
+
+	*len = lay_out(NULL, e);
+	bytes = malloc(*len);
+	assert_non_null(bytes);
+	(void)lay_out(bytes, e);
+	return bytes;
+}
+
+void
+peer_exec(struct peer *p, uint32_t stream, const struct peer_exec *e)
+{
+	size_t len, at, n;
+	unsigned char *bytes = peer_encode(e, &len);
+
+	for (at = 0; at < len; at += n) {
+		n = len - at < PROTO_PAYLOAD_MAX ? len - at : PROTO_PAYLOAD_MAX;
+		peer_send(p, PROTO_EXEC, at + n < len ? PROTO_F_MORE : 0, stream, bytes + at, n);
+	}
+	free(bytes);
+}
+
+void
+peer_sh(struct peer *p, uint32_t stream, const char *script, uint32_t flags)
+{
+	const char *argv[] = {"/bin/sh", "-c", script, NULL};
+	struct peer_exec e = {.argv = argv, .flags = flags};
+
+	peer_exec(p, stream, &e);
+}
+
+void
+peer_grant(struct peer *p, uint32_t stream, uint32_t bytes)
+{
+	peer_send(p, PROTO_CREDIT, 0, stream, &bytes, sizeof(bytes));
+}
+
+void
+peer_kill(struct peer *p, uint32_t stream, uint32_t sig)
+{
+	peer_send(p, PROTO_KILL, 0, stream, &sig, sizeof(sig));
+}
+
+void
+peer_stdin(struct peer *p, uint32_t stream, const void *bytes, size_t len, bool eof)
+{
+	struct peer_run *r = &p->run[stream];
+	const char *at = bytes;
+	size_t n, room;
+
+	do {
+		while ((room = PROTO_WINDOW + r->in_given - r->in_spent) == 0 && r->ends == 0)
+			assert_true(peer_step(p, PEER_TIMEOUT_MS));
+		n = len < room ? len : room;
+		peer_send(p, PROTO_STDIN, eof && n == len ? PROTO_F_EOF : 0, stream, at, n);
+		r->in_spent += n;
+		at += n;
+		len -= n;
+	} while (len > 0 && r->ends == 0);
+}
+
+static void
+keep(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
+{
+	struct peer_run *r = &p->run[h->stream];
+	char **text = h->type == PROTO_STDOUT ? &r->out : &r->err;
+	size_t *len = h->type == PROTO_STDOUT ? &r->out_len : &r->err_len;
+
+	*text = realloc(*text, *len + h->length + 1);
+	assert_non_null(*text);
+	memcpy(*text + *len, bytes, h->length);
+	*len += h->length;
+	(*text)[*len] = '\0';
+	if (!r->no_grant)
+		peer_grant(p, h->stream, h->length);
+}
+
+static void
+take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
+{
+	struct peer_run *r = &p->run[h->stream];
+	uint32_t n;
+
+	assert_int_equal(r->ends, 0); /* nothing comes after a stream's end */
+	switch (h->type) {
+	case PROTO_READY: memcpy(&p->ready, bytes, sizeof(p->ready)); break;
+	case PROTO_PONG:
+		memcpy(p->pong, bytes, h->length);
+		p->pongs++;
+		break;
+	case PROTO_STDOUT:
+	case PROTO_STDERR: keep(p, h, bytes); break;
+	case PROTO_CREDIT:
+		memcpy(&n, bytes, sizeof(n));
+		r->in_given += n;
+		break;
+	case PROTO_EXIT:
+		memcpy(&r->exit, bytes, sizeof(r->exit));
+		r->exited = true;
+		r->ends++;
+		break;
+	default:
+		memcpy(&r->error, bytes, sizeof(r->error));
+		memcpy(r->text, bytes + sizeof(r->error), h->length - sizeof(r->error));
+		r->ends++;
+		break;
+	}
+}
+
+/* Take the first whole frame out of what was read. */
+static bool
+take_buffered(struct peer *p)
+{
+	unsigned char payload[PROTO_PAYLOAD_MAX];
+	struct proto_hdr h;
+
+	if (p->in_len < sizeof(h))
+		return false;
+	memcpy(&h, p->in, sizeof(h));
+	assert_true(proto_check(&h, true));
+	assert_true(h.stream <= PEER_STREAMS);
+	if (p->in_len < sizeof(h) + h.length)
+		return false;
+	memcpy(payload, p->in + sizeof(h), h.length);
+	p->in_len -= sizeof(h) + h.length;
+	memmove(p->in, p->in + sizeof(h) + h.length, p->in_len);
+	/* Last, for it may send, and so come here again. */
+	take(p, &h, payload);
+	return true;
+}
+
+bool
+peer_step(struct peer *p, int timeout_ms)
+{
+	struct pollfd w = {.fd = p->fd, .events = POLLIN};
+	ssize_t n;
+
+	while (!take_buffered(p)) {
+		if (poll(&w, 1, timeout_ms) == 0)
+			return false;
+		n = read(p->fd, p->in + p->in_len, sizeof(p->in) - p->in_len);
+		if (n <= 0)
+			fail_msg("the agent has hung up");
+		p->in_len += (size_t)n;
+	}
+	return true;
+}
+
+struct peer_run *
+peer_wait(struct peer *p, uint32_t stream)
+{
+	struct peer_run *r = &p->run[stream];
+
+	while (r->ends == 0) {
+		if (!peer_step(p, PEER_TIMEOUT_MS))
+			fail_msg("stream %u does not end", stream);
+	}
+	return r;
+}
+
+struct peer_run *
+peer_wait_output(struct peer *p, uint32_t stream, size_t out, size_t err)
+{
+	struct peer_run *r = &p->run[stream];
+
+	while (r->out_len < out || r->err_len < err) {
+		if (r->ends > 0 || !peer_step(p, PEER_TIMEOUT_MS))
+			fail_msg("stream %u sent %zu and %zu bytes", stream, r->out_len,
+				 r->err_len);
+	}
+	return r;
+}
+
+void
+peer_ping(struct peer *p)
+{
+	unsigned before = p->pongs;
+
+	peer_send(p, PROTO_PING, 0, 0, "ping", 4);
+	while (p->pongs == before)
+		assert_true(peer_step(p, PEER_TIMEOUT_MS));
+	assert_memory_equal(p->pong, "ping", 4);
+}

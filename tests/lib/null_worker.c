@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * null_worker.c - a vmpool-worker without machines, for tests of the supervisor
+ * and the segment. Runs as the fork server and as its workers.
+ */
+#include "tests/lib/null_worker.h"
+
+#include <linux/sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+
+#include "shm/ctl.h"
+
+static const char *mode = "ready";
+
+static _Noreturn void
+null_worker(int sock, pid_t supervisor)
+{
+	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_READY, .boot_ns = 1};
+	const char *text;
+	int r;
+
+	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != supervisor || strcmp(mode, "exit") == 0)
+		_exit(3);
+	if (strncmp(mode, "fail:", 5) == 0) {
+		text = strchr(mode + 5, ':');
+		msg.kind = WORKER_FAILED;
+		msg.error = -atoi(mode + 5);
+		(void)snprintf(msg.text, sizeof(msg.text), "%s", text != NULL ? text + 1 : "");
+	}
+	if (strcmp(mode, "garbage") == 0)
+		r = ctl_send(sock, "rubbish", 7, NULL, 0);
+	else if (strcmp(mode, "hang") == 0)
+		r = 0;
+	else
+		r = ctl_send(sock, &msg, sizeof(msg), NULL, 0);
+	if (r < 0 || msg.kind == WORKER_FAILED || strcmp(mode, "die") == 0)
+		_exit(1);
+	/* STOP or the supervisor's end. */
+	do
+		r = ctl_recv(sock, &msg, sizeof(msg), NULL, 0);
+	while (r == 0 && msg.kind != WORKER_STOP);
+	_exit(0);
+}
+
+/* As the real one: the worker is the supervisor's child, not ours. */
+static pid_t
+null_clone(int *pidfd)
+{
+	struct clone_args args = {
+	    .flags = CLONE_PARENT | CLONE_PIDFD,
+	    .pidfd = (uintptr_t)pidfd,
+	};
+
+	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+}
+
+static int
+null_spawn(int control, int lock, const struct fsrv_spawn *req, const int *fds, pid_t supervisor)
+{
+	struct fsrv_spawned ans = {
+	    .magic = CTL_MAGIC,
+	    .slot = req->slot,
+	    .generation = req->generation,
+	};
+	int pidfd = -1, r;
+
+	if (strcmp(mode, "nofork") == 0) {
+		ans.error = -EAGAIN;
+		return ctl_send(control, &ans, sizeof(ans), NULL, 0);
+	}
+	ans.pid = null_clone(&pidfd);
+	if (ans.pid == 0) {
+		(void)close(control);
+		(void)close(lock);
+		null_worker(fds[0], supervisor);
+	}
+	if (ans.pid < 0) {
+		ans.error = -errno;
+		ans.pid = 0;
+	}
+	r = ctl_send(control, &ans, sizeof(ans), &pidfd, pidfd >= 0 ? 1 : 0);
+	closep(&pidfd);
+	return r;
+}
+
+static void
+null_remove(char *paths)
+{
+	char *save = NULL;
+
+	for (char *p = strtok_r(paths, ":", &save); p != NULL; p = strtok_r(NULL, ":", &save))
+		(void)unlink(p);
+}
+
+static char *
+null_option(int argc, char **argv, const char *name)
+{
+	size_t len = strlen(name);
+
+	for (int i = 2; i < argc; i++)
+		if (strncmp(argv[i], name, len) == 0)
+			return argv[i] + len;
+	fprintf(stderr, "null_worker: no %s\n", name);
+	exit(2);
+}
+
+bool
+null_worker_wanted(int argc, char **argv)
+{
+	return argc >= 2 && (strcmp(argv[1], "probe") == 0 || strcmp(argv[1], "fork-server") == 0);
+}
+
+int
+null_worker_main(int argc, char **argv)
+{
+	struct fsrv_spawn req;
+	int control, lock, fds[3], r;
+	pid_t supervisor;
+
+	if (getenv("VMPOOL_NULL") != NULL)
+		mode = getenv("VMPOOL_NULL");
+	if (argc >= 2 && strcmp(argv[1], "probe") == 0) {
+		if (strcmp(mode, "noaccel") == 0) {
+			fprintf(stderr, "no accelerator today\n");
+			return 1;
+		}
+		printf("tcg\tnull machine, for tests\n");
+		return 0;
+	}
+	control = atoi(null_option(argc, argv, "--control-fd="));
+	lock = atoi(null_option(argc, argv, "--lock-fd="));
+	supervisor = atoi(null_option(argc, argv, "--supervisor-pid="));
+	if (strcmp(mode, "crash") == 0)
+		return 4;
+	for (;;) {
+		r = ctl_recv(control, &req, sizeof(req), fds, 3);
+		if (r == 0)
+			r = null_spawn(control, lock, &req, fds, supervisor);
+		if (r < 0)
+			break;
+		for (unsigned i = 0; i < 3; i++)
+			closep(&fds[i]);
+	}
+	null_remove(null_option(argc, argv, "--remove="));
+	return 0;
+}

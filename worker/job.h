@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * job.h - what a client asks of a VM: from its request ring to the guest, and
+ * the guest's answers back into its response ring. READ FIRST.
+ *
+ * The way of one command: libvmpool writes EXEC records into the request ring
+ * and rings the doorbell -> job_pump checks them, opens a stream, and passes
+ * them on as frames (chan.h) -> the agent runs the command and sends frames ->
+ * job_pump checks those against the open streams and their windows, and puts
+ * them into the response ring, waking the client.
+ *
+ * Failure modes, beside the happy path:
+ *   client writes rubbish, or exceeds a window   the VM is ended: "client broke ..."
+ *   client's lease has ended                     its records are dropped
+ *   client stops reading                         its windows close; then its ring
+ *                                                fills, and the guest's queue waits
+ *   guest sends rubbish, or exceeds a window     the VM is ended: "guest broke ..."
+ *   guest does not kill a command in time        JOB_GRACE_NS later the VM is ended
+ *   guest stops reading                          requests wait in the ring
+ */
+#ifndef VMPOOL_JOB_H
+#define VMPOOL_JOB_H
+
+#include "shm/ring.h"
+#include "shm/segment.h"
+#include "worker/chan.h"
+
+#define JOB_GRACE_NS 5000000000ull /* the host's backstop fires this much after the guest's own */
+
+struct job_stream {
+	uint32_t id;	       /* 0 = free entry */
+	bool sending;	       /* further EXEC pieces are to come */
+	uint32_t request_size; /* bytes of EXEC so far */
+	uint64_t start_ns;
+	uint64_t deadline_ns; /* the backstop; 0 = none */
+	uint64_t out_window;  /* output bytes the guest may still send */
+	uint64_t in_window;   /* stdin bytes the client may still send */
+};
+
+struct job {
+	unsigned magic;
+	struct seg *seg;
+	uint32_t slot;
+	struct shm_chan *shm;
+	int response_fd; /* eventfd for clients that poll */
+	struct chan chan;
+	struct ring req, rsp;
+	bool ready;	/* the agent has said READY */
+	uint32_t pings; /* PINGs not answered yet */
+	unsigned open;	/* streams in use */
+	bool published; /* records were written since the client was last woken */
+	struct job_stream stream[PROTO_STREAMS_MAX];
+	uint8_t payload[RING_PAYLOAD_MAX];
+	char failure[160]; /* why the VM must end; "" = it need not */
+};
+
+void job_init(struct job *job, struct seg *seg, uint32_t slot, int response_fd,
+	      const struct machine_ops *ops, struct machine *machine);
+
+/* Move what can be moved, a bounded amount; true if anything was. Afterwards
+ * look at failure (the VM must be ended) and ready. */
+bool job_pump(struct job *job);
+
+/* Nothing more can be moved: tell the other side to ring us before the loop
+ * sleeps. false if something has come meanwhile. */
+bool job_sleep(struct job *job);
+void job_awake(struct job *job);
+
+/* The earliest backstop deadline of all commands, 0 if there is none; and the
+ * check that one has passed, which sets failure. */
+uint64_t job_deadline(const struct job *job);
+void job_expire(struct job *job, uint64_t now);
+
+#endif
