@@ -4,6 +4,8 @@
 # test is any tests/{unit,kvm,crash}/test_*.c (one program each).
 
 CC ?= cc
+# V=1 shows the commands.
+Q := $(if $(V),,@)
 PREFIX ?= /usr/local
 B := build
 PKGS := liburing inih jansson
@@ -91,14 +93,15 @@ clean:
 
 $(B)/obj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)echo "  CC    $<" && $(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
 # The test build has crash points compiled in (shm/crash.h).
 $(B)/tobj/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(CPPFLAGS) -DVMPOOL_TEST $(ALL_CFLAGS) -MMD -MP -c $< -o $@
+	$(Q)echo "  CC    $< (test)" && \
+		$(CC) $(CPPFLAGS) -DVMPOOL_TEST $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
-link = @mkdir -p $(@D) && echo "link $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^)
+link = $(Q)mkdir -p $(@D) && echo "  LD    $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^)
 
 $(B)/bin/vmpoold: $(B)/obj/supervisor/main.o $(SUPERVISOR) $(SHM)
 	$(link) $(LDLIBS)
@@ -111,18 +114,17 @@ $(B)/libexec/vmpool-worker: $(B)/obj/worker/main.o $(WORKER) $(KVM) $(SHM)
 
 $(B)/lib/libvmpool.a: $(SHM)
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/lib/libvmpool.so: $(SHM) shm/vmpool.map
-	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libvmpool.so.1 -Wl,--version-script=shm/vmpool.map \
+	$(Q)mkdir -p $(@D) && echo "  LD    $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -shared -Wl,-soname,libvmpool.so.1 -Wl,--version-script=shm/vmpool.map \
 		-o $@ $(filter %.o,$^) -pthread
-	ln -sf libvmpool.so $(B)/lib/libvmpool.so.1
+	$(Q)ln -sf libvmpool.so $(B)/lib/libvmpool.so.1
 
 tobj = $(patsubst $(B)/obj/%,$(B)/tobj/%,$(1))
 TEST_LIB := $(call tobj,$(call obj,tests/lib/*.c) $(SHM) $(KVM) $(WORKER) $(SUPERVISOR))
 $(B)/lib/libtest.a: $(TEST_LIB)
 	@mkdir -p $(@D)
-	rm -f $@ && $(AR) rcs $@ $^
+	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tobj/tests/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 

@@ -183,3 +183,12 @@ cpuid_for_vcpu(struct cpuid *c, uint32_t id, uint32_t vcpus, bool tsc_deadline)
 	if (has_b)
 		add_topology(c, id, vcpus);
 }
+
+uint64_t
+cpuid_xcr0(const struct cpuid *c)
+{
+	for (uint32_t i = 0; i < c->nent; i++)
+		if (c->e[i].function == 0xd && c->e[i].index == 0)
+			return (uint64_t)c->e[i].edx << 32 | c->e[i].eax;
+	return 0;
+}

@@ -25,4 +25,7 @@ int cpuid_supported(int kvm_fd, struct cpuid *c, char *err, size_t errlen) must_
 /* Turn what KVM supports into vCPU id's table for a machine of vcpus. Pure. */
 void cpuid_for_vcpu(struct cpuid *c, uint32_t id, uint32_t vcpus, bool tsc_deadline);
 
+/* The XSAVE components that a finished table offers: a value for XCR0; 0 without XSAVE. */
+uint64_t cpuid_xcr0(const struct cpuid *c);
+
 #endif

@@ -56,6 +56,20 @@ vcpu_fini(struct vcpu *v)
 	v->magic = 0;
 }
 
+/* Start with every XSAVE component enabled, not with x87 alone. Guests set XCR0
+ * themselves, but KVM derives the size in leaf 0xd from what it knows, and below
+ * an emulated SVM it does not see the guest's XSETBV: Linux would then find
+ * "XSAVE consistency problem". */
+static int
+set_xcr0(struct vcpu *v, const struct cpuid *c, char *err, size_t errlen)
+{
+	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = cpuid_xcr0(c)}}};
+
+	if (xcrs.xcrs[0].value != 0 && ioctl(v->fd, KVM_SET_XCRS, &xcrs) < 0)
+		return fail(errno, err, errlen, "KVM_SET_XCRS: %s", strerror(errno));
+	return 0;
+}
+
 int
 vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, char *err, size_t errlen)
 {
@@ -70,7 +84,7 @@ vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, char *err, size_t err
 		       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
 	if (ioctl(v->fd, KVM_SET_CPUID2, &c) < 0)
 		return fail(errno, err, errlen, "KVM_SET_CPUID2: %s", strerror(errno));
-	return 0;
+	return set_xcr0(v, &c, err, errlen);
 }
 
 int

@@ -29,7 +29,7 @@
  * ACPI reset register. The rest saves boot time on a machine that has no PCI, no
  * PIT, one serial port and a clock from KVM. */
 #define VM_CMDLINE \
-	"console=ttyS0 quiet panic=-1 reboot=acpi no_timer_check tsc=reliable pci=off nokaslr " \
+	"console=ttyS0 quiet panic=-1 reboot=acpi no_timer_check tsc=reliable pci=off " \
 	"8250.nr_uarts=1 random.trust_cpu=on"
 
 struct vm {

@@ -27,12 +27,10 @@ give_waiter(struct txn *txn, uint32_t slot, uint64_t word, uint32_t i)
 	struct seg *seg = txn->seg;
 	struct shm_waiter *w = &seg->waiter[i];
 	uint32_t client = atomic_load_explicit(&w->client, memory_order_relaxed);
-	uint64_t start = atomic_load_explicit(&w->start_ns, memory_order_relaxed);
-	uint64_t now = now_ns(), lease;
+	uint64_t lease = avail_leased(word, client);
 
-	lease = avail_stage_lease(txn, slot, word, client, now);
+	avail_stage(txn, slot, lease, now_ns());
 	avail_count(txn, C_miss_count);
-	hist_txn_add(txn, &seg->head->hist[H_acquire_ns], avail_age(now, start));
 	txn_set64(txn, &w->lease, lease);
 	txn_set32(txn, &w->slot, slot);
 	txn_set32(txn, &w->state, WAITER_GRANTED);
@@ -92,6 +90,7 @@ avail_give(struct txn *txn, uint32_t slot, uint64_t word)
 		word = give_waiter(txn, slot, word, i);
 		if (!waiter_revoke(seg, i))
 			return false;
+		avail_lost(seg, slot, word);
 		txn_begin(txn, seg);
 		waiter_free(txn, i);
 		avail_count(txn, C_wait_timeout_count);
@@ -111,11 +110,20 @@ avail_end_lease(struct txn *txn, uint32_t slot, uint64_t word)
 	}
 	avail_stage(txn, slot, avail_unleased(SLOT_RESETTING, word), now_ns());
 	txn_set32(txn, &seg->slot[slot].leased, 1);
+	txn_add64(txn, &seg->head->ended_used, 1);
 	CRASH_POINT("end_before_commit");
 	txn_commit(txn);
 	CRASH_POINT("end_committed");
 	idle_moved(seg, slot, slot_state(word), SLOT_RESETTING);
 	return true;
+}
+
+void
+avail_lost(struct seg *seg, uint32_t slot, uint64_t word)
+{
+	CRASH_POINT("avail_lost");
+	/* One value per generation; the holder is gone, so there is no other writer. */
+	hist_fill(&seg->chan[slot].hist[H_acquire_ns], slot_generation(word));
 }
 
 void
@@ -152,6 +160,7 @@ settle_grant(struct seg *seg, uint32_t i)
 	}
 	avail_count(&txn, C_wait_timeout_count);
 	avail_count(&txn, C_reclaim_count);
+	avail_lost(seg, slot, lease);
 	(void)avail_end_lease(&txn, slot, lease);
 }
 

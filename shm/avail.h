@@ -57,17 +57,11 @@ avail_count(struct txn *txn, enum pool_counter counter)
 	txn_add64(txn, &txn->seg->head->counter[counter], 1);
 }
 
-/* Stage a new lease of the slot for a client: its word, its generation one more
- * than before, uses counted. Returns the new word. */
+/* The word of a new lease of the slot: its generation is one more than before. */
 static inline uint64_t
-avail_stage_lease(struct txn *txn, uint32_t slot, uint64_t word, uint32_t client, uint64_t now)
+avail_leased(uint64_t word, uint32_t client)
 {
-	uint64_t generation = (slot_generation(word) + 1) & SLOT_GENERATION_MAX;
-	uint64_t claimed = slot_word(SLOT_IN_USE, client, generation);
-
-	avail_stage(txn, slot, claimed, now);
-	txn_add32(txn, &txn->seg->slot[slot].uses, 1);
-	return claimed;
+	return slot_word(SLOT_IN_USE, client, (slot_generation(word) + 1) & SLOT_GENERATION_MAX);
 }
 
 /* The word of a slot that has left its lease behind. */
@@ -85,6 +79,9 @@ bool avail_give(struct txn *txn, uint32_t slot, uint64_t word);
 /* A lease ends (the slot is IN_USE): untouched, avail_give; touched, RESETTING.
  * Commits txn. True when a slot went to RESETTING. */
 bool avail_end_lease(struct txn *txn, uint32_t slot, uint64_t word);
+
+/* The holder of a lease is gone; it may have had no time to count its acquire. */
+void avail_lost(struct seg *seg, uint32_t slot, uint64_t word);
 
 /* IDLE -> RESETTING, counted by counter. Commits txn. */
 void avail_evict(struct seg *seg, uint32_t slot, uint64_t word, enum pool_counter counter);

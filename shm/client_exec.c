@@ -152,6 +152,8 @@ start(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_exec_op
 		r = conn_enter(vm);
 	if (r < 0)
 		return r;
+	/* Streams that have ended meanwhile can be used again. */
+	conn_drain(vm, NULL);
 	r = conn_check(vm);
 	if (r == 0)
 		r = proc_new(vm, &proc);

@@ -159,6 +159,8 @@ warm_wait(struct vmpool *pool, unsigned target, uint64_t deadline)
 		uint32_t seq = atomic_load_explicit(&head->change_seq, memory_order_acquire);
 		int r;
 
+		if (!lifeline_alive(pool->seg))
+			return lease_fail(pool, -ENOTCONN, 0);
 		if (count_of(pool, SLOT_IDLE) >= target)
 			return 0;
 		if (atomic_load_explicit(&head->failing, memory_order_relaxed) >= LEASE_FAILING)

@@ -60,6 +60,17 @@ hist_add(struct shm_hist *hist, uint64_t ns)
 }
 
 void
+hist_fill(struct shm_hist *hist, uint64_t count)
+{
+	uint64_t have = 0;
+
+	for (unsigned i = 0; i < HIST_BUCKETS; i++)
+		have += atomic_load_explicit(&hist->bucket[i], memory_order_relaxed);
+	if (have < count)
+		add(&hist->bucket[0], count - have);
+}
+
+void
 hist_collect(struct hist_sum *sum, const struct shm_hist *src)
 {
 	uint64_t max = atomic_load_explicit(&src->max, memory_order_relaxed);

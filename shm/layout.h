@@ -54,16 +54,15 @@ enum slot_state {
 
 struct shm_slot {
 	_Atomic uint64_t word;	     /* see above; changed under the pool lock */
-	_Atomic uint64_t since_ns;   /* when the state last changed (IDLE: to a clock tick, it may
-					lag by 10 ms), CLOCK_MONOTONIC */
+	_Atomic uint64_t since_ns;   /* when the state last changed, CLOCK_MONOTONIC (IDLE: to a
+					clock tick, late by 10 ms; IN_USE: when the call began) */
 	_Atomic uint64_t idle_seq;   /* order in the idle ring: larger = newer */
 	_Atomic uint64_t born_ns;    /* when the VM became ready, CLOCK_MONOTONIC */
 	_Atomic uint32_t worker_pid; /* 0 = none */
-	_Atomic uint32_t uses;	     /* leases of this VM so far */
 	_Atomic uint64_t
 	    req_mark;		 /* chan.req.tail when the VM became ready: untouched while equal */
 	_Atomic uint32_t leased; /* RESETTING: 1 = after a lease, 0 = evicted while idle */
-	_Atomic uint32_t pad;
+	_Atomic uint64_t pad[1];
 } __attribute__((aligned(64)));
 
 /* --- clients and waiters --------------------------------------------------- */
@@ -92,8 +91,7 @@ struct shm_waiter {
 	_Atomic uint32_t state;	   /* the futex the caller sleeps on */
 	_Atomic uint32_t client;   /* client id */
 	_Atomic uint64_t ticket;   /* arrival order */
-	_Atomic uint64_t lease;	   /* GRANTED: the slot's state word after the claim */
-	_Atomic uint64_t start_ns; /* when the call began, for acquire_ns */
+	_Atomic uint64_t lease;	 /* GRANTED: the slot's state word after the claim */
 	_Atomic uint32_t slot;
 	_Atomic uint32_t claim; /* enum waiter_claim */
 } __attribute__((aligned(64)));
@@ -153,7 +151,7 @@ struct shm_chan {
 	/* The worker sleeps in its event loop: 1 = ring the request eventfd (worker writes). */
 	_Atomic uint32_t worker_asleep __attribute__((aligned(64)));
 	_Atomic uint64_t counter[SLOT_COUNTERS] __attribute__((aligned(64)));
-	struct shm_hist hist[SLOT_HISTS];
+	struct shm_hist hist[SLOT_HISTS]; /* acquire_ns: written by the lease's holder */
 	uint8_t req_data[SHM_RING_SIZE] __attribute__((aligned(4096)));
 	uint8_t rsp_data[SHM_RING_SIZE];
 } __attribute__((aligned(4096)));
@@ -226,6 +224,10 @@ struct shm_head {
 	_Atomic uint32_t count[SLOT_STATES];
 	_Atomic uint32_t idle_head; /* place of the oldest in the idle ring */
 	_Atomic uint32_t waiting;
+	/* Leases that ended so far with a used VM, those whose VM had died, and used
+	 * VMs that were reset and became idle again: what repair needs to tell
+	 * hit_count, release_count and recycle_count from the slots' generations. */
+	_Atomic uint64_t ended_used, ended_dead, reset_leased;
 	/* Statistics, under the lock. */
 	_Atomic uint64_t counter[POOL_COUNTERS] __attribute__((aligned(64)));
 	struct shm_hist hist[POOL_HISTS];

@@ -36,7 +36,8 @@ int lease_acquire(struct seg *seg, uint32_t client, int kick_fd, uint64_t start_
  * again, or goes to the first waiter; a touched one goes to RESETTING and the
  * supervisor is rung; over max-idle the oldest idle one goes to RESETTING; a
  * DEAD slot becomes EMPTY. 0; -EOWNERDEAD if the VM had died; -ESTALE if the
- * lease has ended already; -ETIMEDOUT if the lock cannot be had in 5 s. */
+ * lease has ended already; -ETIMEDOUT if the lock cannot be had in 5 s; -ENOTCONN
+ * if it cannot because the supervisor is dead. */
 int lease_release(struct seg *seg, const struct lease *lease, int kick_fd) must_check;
 
 /* 0 while the lease holds; -EOWNERDEAD: the VM died; -ESTALE: ended; -ENOTCONN:

@@ -4,8 +4,9 @@
  *
  * The supervisor holds head.lifeline, a robust pthread mutex; everybody else
  * only looks at its futex word. Locked while the segment is still private and
- * never unlocked, so its list pointers in the segment are never followed again,
- * except by the kernel when the supervisor ends, which checks what it reads.
+ * not unlocked before the orderly end, where the mutex, whose list pointers lie
+ * in the segment, is first put back from a private copy. When the supervisor dies, the
+ * kernel follows them, and checks what it reads.
  *
  * The kernel wakes one sleeper on the word when its owner dies, and only if
  * FUTEX_WAITERS is set there: it always is, from the start. That one wakes the
@@ -16,9 +17,14 @@
 #include "shm/futex.h"
 #include <limits.h>
 #include <pthread.h>
-
-/* A sleeper looks again after this long though nothing woke it. */
+#include <string.h>
+/* A sleeper looks again after this long though nothing woke it; not in the test
+ * build, where a lost wake-up must show. */
+#ifdef VMPOOL_TEST
+#define SLICE_NS 3600000000000u
+#else
 #define SLICE_NS 2000000000u
+#endif
 /* The same where the kernel cannot wait on two words: the supervisor's death is
  * noticed by looking only. */
 #define SLICE_BLIND_NS 50000000u
@@ -51,11 +57,27 @@ lifeline_hold(struct seg *seg)
 		r = pthread_mutex_trylock(&seg->head->lifeline);
 	if (r != 0)
 		return -r;
+	memcpy(&seg->lifeline, &seg->head->lifeline, sizeof(seg->lifeline));
+	seg->lifeline_tid = (uint32_t)gettid();
 	/* Pairs with the acquire load in lifeline_alive. */
 	if ((atomic_fetch_or_explicit(lifeline_word(seg), FUTEX_WAITERS, memory_order_release) &
-	     FUTEX_TID_MASK) != (uint32_t)gettid())
+	     FUTEX_TID_MASK) != seg->lifeline_tid)
 		return -ENOTSUP;
 	return 0;
+}
+
+void
+lifeline_drop(struct seg *seg)
+{
+	CHECK_OBJ(seg, SEG_MAGIC);
+	/* A forked child has a copy of seg, but is another thread. */
+	if (seg->lifeline_tid == 0 || seg->lifeline_tid != (uint32_t)gettid())
+		return;
+	memcpy(&seg->head->lifeline, &seg->lifeline, sizeof(seg->lifeline));
+	seg->lifeline_tid = 0;
+	/* Leaves the word 0, which is not alive either. */
+	(void)pthread_mutex_unlock(&seg->head->lifeline);
+	(void)futex_wake(lifeline_word(seg), INT_MAX);
 }
 
 static inline bool

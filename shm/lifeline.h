@@ -13,8 +13,15 @@
 
 #include "shm/segment.h"
 
-/* Supervisor: take the lifeline, in the thread that lives longest. */
+/* Supervisor: take the lifeline, in the thread that lives longest, before the
+ * segment is shared. 0, or -errno. */
 int lifeline_hold(struct seg *seg) must_check;
+
+/* The orderly end: everybody finds the supervisor dead, and wakes. By the thread
+ * that holds it; elsewhere, or when it is not held, nothing happens. seg_close
+ * calls it, since a death after the unmapping would go unnoticed. A thread that holds
+ * several drops the last one first. */
+void lifeline_drop(struct seg *seg);
 
 /* Is the supervisor of this segment alive? No system call. */
 bool lifeline_alive(const struct seg *seg);

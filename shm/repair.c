@@ -40,6 +40,40 @@ by_seq(const void *va, const void *vb)
 	return a->seq < b->seq ? -1 : a->seq > b->seq;
 }
 
+static uint64_t
+minus(uint64_t a, uint64_t b)
+{
+	return a > b ? a - b : 0;
+}
+
+/* The counters that claim and release do not journal follow from the others:
+ * a slot's generation counts its leases. */
+static void
+rebuild_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
+{
+	struct shm_head *head = seg->head;
+	_Atomic uint64_t *counter = head->counter;
+	uint64_t leases = 0, ended;
+
+	for (uint32_t i = 0; i < seg->nslots; i++)
+		leases += slot_generation(avail_word(seg, i));
+	ended = minus(leases, (uint64_t)count[SLOT_IN_USE] + count[SLOT_DEAD]);
+	atomic_store_explicit(&counter[C_hit_count],
+			      minus(leases, atomic_load_explicit(&counter[C_miss_count],
+								 memory_order_relaxed)),
+			      memory_order_relaxed);
+	CRASH_POINT("rebuild_hits");
+	atomic_store_explicit(&counter[C_release_count],
+			      minus(ended, atomic_load_explicit(&counter[C_reclaim_count],
+								memory_order_relaxed)),
+			      memory_order_relaxed);
+	CRASH_POINT("rebuild_releases");
+	ended = minus(ended, atomic_load_explicit(&head->ended_used, memory_order_relaxed));
+	ended = minus(ended, atomic_load_explicit(&head->ended_dead, memory_order_relaxed));
+	ended += atomic_load_explicit(&head->reset_leased, memory_order_relaxed);
+	atomic_store_explicit(&counter[C_recycle_count], ended, memory_order_relaxed);
+}
+
 void
 repair_rebuild(struct seg *seg)
 {
@@ -71,6 +105,7 @@ repair_rebuild(struct seg *seg)
 	for (uint32_t i = 0; i < seg->nwaiters; i++)
 		waiting += WAITER_STATE(waiter_look(seg, i)) == WAITER_WAITING;
 	atomic_store_explicit(&head->waiting, waiting, memory_order_relaxed);
+	rebuild_counters(seg, count);
 	CRASH_POINT("rebuilt");
 }
 

@@ -6,6 +6,7 @@
  * mapping of the segment in a process, and its descriptor.
  */
 #include "shm/segment.h"
+#include "shm/lifeline.h"
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -220,6 +221,7 @@ seg_close(struct seg *seg)
 	if (seg == NULL)
 		return;
 	CHECK_OBJ(seg, SEG_MAGIC);
+	lifeline_drop(seg);
 	(void)munmap(seg->head, seg->size);
 	closep(&seg->fd);
 	free(seg->scratch);

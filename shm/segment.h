@@ -29,7 +29,9 @@ struct seg {
 	struct seg_scratch {
 		uint64_t seq;
 		uint32_t slot;
-	} * scratch; /* nslots entries for the repair; used under the pool lock only */
+	} * scratch;		  /* nslots entries for the repair; used under the pool lock only */
+	pthread_mutex_t lifeline; /* the lifeline as its holder, thread lifeline_tid, left it */
+	uint32_t lifeline_tid;	  /* 0: not held in this process */
 };
 
 struct seg_params {
@@ -56,7 +58,7 @@ int seg_attach(struct seg **out, int fd, bool read_only, char *err, size_t errle
 /* A new read-only descriptor of the segment, for monitors; -errno. */
 int seg_read_only_fd(const struct seg *seg) must_check;
 
-/* Unmap and close. NULL is fine. */
+/* Drop the lifeline if this thread holds it, unmap and close. NULL is fine. */
 void seg_close(struct seg *seg);
 
 #endif

@@ -16,6 +16,8 @@ uint64_t hist_bucket_max(unsigned bucket);
 void hist_txn_add(struct txn *txn, struct shm_hist *hist, uint64_t ns);
 /* Add a value as the histogram's only writer (a worker's own). */
 void hist_add(struct shm_hist *hist, uint64_t ns);
+/* Add as many values of 0 as are missing to `count` values. */
+void hist_fill(struct shm_hist *hist, uint64_t count);
 
 /* Add src's present numbers to sum (private memory); then summarise. */
 struct hist_sum {

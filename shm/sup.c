@@ -86,7 +86,6 @@ sup_start(struct seg *seg, uint32_t *slot, uint64_t *generation)
 	txn_begin(&txn, seg);
 	avail_stage(&txn, *slot, avail_unleased(SLOT_STARTING, word), now_ns());
 	txn_set32(&txn, &s->worker_pid, 0);
-	txn_set32(&txn, &s->uses, 0);
 	txn_set32(&txn, &s->leased, 0);
 	txn_set64(&txn, &s->req_mark, 0);
 	sup_move(&txn, *slot, SLOT_EMPTY, SLOT_STARTING);
@@ -128,8 +127,10 @@ count_ready(struct txn *txn, uint32_t slot, bool started, uint64_t boot_ns, uint
 	}
 	avail_count(txn, C_reset_count);
 	hist_txn_add(txn, &seg->head->hist[H_reset_ns], took);
-	if (atomic_load_explicit(&s->leased, memory_order_relaxed) != 0)
+	if (atomic_load_explicit(&s->leased, memory_order_relaxed) != 0) {
 		avail_count(txn, C_recycle_count);
+		txn_add64(txn, &seg->head->reset_leased, 1);
+	}
 }
 
 int
@@ -292,6 +293,7 @@ reclaim_slot(struct seg *seg, uint32_t slot, uint32_t client)
 
 	if ((state != SLOT_IN_USE && state != SLOT_DEAD) || slot_client(word) != client)
 		return;
+	avail_lost(seg, slot, word);
 	txn_begin(&txn, seg);
 	avail_count(&txn, C_reclaim_count);
 	CRASH_POINT("gone_slot");
@@ -300,6 +302,7 @@ reclaim_slot(struct seg *seg, uint32_t slot, uint32_t client)
 		return;
 	}
 	avail_stage(&txn, slot, avail_unleased(SLOT_EMPTY, word), now_ns());
+	txn_add64(&txn, &seg->head->ended_dead, 1);
 	txn_commit(&txn);
 	idle_moved(seg, slot, SLOT_DEAD, SLOT_EMPTY);
 }
@@ -333,10 +336,11 @@ sup_drain(struct seg *seg)
 	if (r < 0)
 		return r;
 	atomic_store_explicit(&seg->head->state, POOL_DRAINING, memory_order_relaxed);
-	lock_release(seg);
+	CRASH_POINT("draining");
 	/* Pairs with hopeless in lease.c: who looks after the nudge sees DRAINING. */
 	waiter_nudge_all(seg);
 	avail_changed(seg, false);
+	lock_release(seg);
 	return 0;
 }
 

@@ -44,7 +44,7 @@ waiter_is_free(const struct shm_waiter *w)
 }
 
 uint32_t
-waiter_enqueue(struct txn *txn, uint32_t client, uint64_t start_ns, uint64_t *ticket)
+waiter_enqueue(struct txn *txn, uint32_t client, uint64_t *ticket)
 {
 	struct seg *seg = txn->seg;
 	struct shm_waiter *w = NULL;
@@ -59,7 +59,6 @@ waiter_enqueue(struct txn *txn, uint32_t client, uint64_t start_ns, uint64_t *ti
 	txn_set64(txn, &seg->head->seq, seq);
 	txn_set32(txn, &w->client, client);
 	txn_set64(txn, &w->ticket, seq);
-	txn_set64(txn, &w->start_ns, start_ns);
 	txn_set32(txn, &w->claim, CLAIM_OPEN);
 	txn_set32(txn, &w->state, WAITER_WAITING);
 	*ticket = seq;

@@ -2,7 +2,7 @@
  *
  * waiter.h - the table of callers that wait for a VM.
  *
- * Internal to shm/. state, client, ticket, lease, start_ns and slot of an entry
+ * Internal to shm/. state, client, ticket, lease and slot of an entry
  * change under the pool lock only, through the journal; claim is the caller's,
  * and decides, without the lock, what became of the wait (see waiter.c).
  */
@@ -17,7 +17,7 @@
 /* Under the lock: stage a new entry at the end of the queue. Its index and
  * *ticket, or WAITER_NONE when the table is full. waiter_enqueued follows the
  * commit. */
-uint32_t waiter_enqueue(struct txn *txn, uint32_t client, uint64_t start_ns, uint64_t *ticket);
+uint32_t waiter_enqueue(struct txn *txn, uint32_t client, uint64_t *ticket);
 void waiter_enqueued(struct seg *seg);
 
 /* Under the lock: the waiter that came first, WAITER_NONE if nobody waits.

@@ -13,12 +13,23 @@
 #define RETRY_WARN_NS 1000000000ull
 
 static void
-retry_push(struct retry *retry, struct retry_op *op)
+retry_push(struct retry *retry, struct retry_op *op, struct retry_op **at)
 {
+	if (op->queued)
+		return;
 	op->queued = true;
-	op->next = NULL;
-	*retry->last = op;
-	retry->last = &op->next;
+	op->next = *at;
+	*at = op;
+	if (op->next == NULL)
+		retry->last = &op->next;
+}
+
+static void
+retry_reset(struct retry *retry)
+{
+	retry->wait_ns = RETRY_FIRST_NS;
+	retry->since_ns = 0;
+	retry->warned = false;
 }
 
 static void
@@ -37,14 +48,6 @@ retry_busy(struct retry *retry)
 }
 
 static void
-retry_done(struct retry *retry)
-{
-	retry->wait_ns = RETRY_FIRST_NS;
-	retry->since_ns = 0;
-	retry->warned = false;
-}
-
-static void
 retry_fire(void *arg)
 {
 	struct retry *retry = arg;
@@ -54,14 +57,10 @@ retry_fire(void *arg)
 		/* Off the queue first: attempt may free the op or queue it anew. */
 		retry_cancel(retry, op);
 		if (op->attempt(op->arg) != -EBUSY) {
-			retry_done(retry);
+			retry_reset(retry);
 			continue;
 		}
-		op->queued = true;
-		op->next = retry->first;
-		if (retry->first == NULL)
-			retry->last = &op->next;
-		retry->first = op;
+		retry_push(retry, op, &retry->first);
 		retry->wait_ns = MIN(retry->wait_ns * 2, RETRY_MAX_NS);
 		retry_busy(retry);
 		return;
@@ -83,11 +82,12 @@ retry_start(struct retry *retry, struct retry_op *op)
 {
 	if (op->queued)
 		return;
+	/* Success here says nothing of the lock: the op may not have needed it. */
 	if (op->attempt(op->arg) == -EBUSY) {
-		retry_push(retry, op);
+		if (retry->first == NULL)
+			retry_reset(retry);
+		retry_push(retry, op, retry->last);
 		retry_busy(retry);
-	} else {
-		retry_done(retry);
 	}
 }
 

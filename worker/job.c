@@ -224,9 +224,13 @@ pump_requests(struct job *job)
 		struct ring_rec rec;
 		int r;
 
-		if (!job->ready || !chan_room(&job->chan) || !response_room(job))
+		if (!job->ready || !chan_room(&job->chan))
 			break;
-		r = ring_read(&job->req, &rec, job->payload);
+		r = ring_peek(&job->req, &rec);
+		if (r == 1 && rec.type == RING_WORKER_PING && !response_room(job))
+			break;
+		if (r == 1)
+			r = ring_read(&job->req, &rec, job->payload);
 		if (r < 0)
 			job_fail(job, "client broke its request ring");
 		if (r <= 0)

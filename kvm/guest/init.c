@@ -150,6 +150,7 @@ init_userland(void)
 {
 	size_t i;
 
+	(void)chmod("/", 0755); /* an initramfs on tmpfs is born with 1777 */
 	for (i = 0; i < ARRAY_SIZE(later); i++)
 		(void)mount_one(&later[i]);
 	link_fds();

@@ -28,7 +28,9 @@ pump_accept(struct cmd *c, const uint8_t *bytes, size_t len, bool eof)
 		return 0;
 	}
 	c->in_eof = eof;
-	if (c->in_buf == NULL && len > 0) {
+	if (len == 0)
+		return 0;
+	if (c->in_buf == NULL) {
 		c->in_buf = malloc(PROTO_WINDOW);
 		if (c->in_buf == NULL)
 			util_fatal("no memory for standard input");
@@ -37,8 +39,7 @@ pump_accept(struct cmd *c, const uint8_t *bytes, size_t len, bool eof)
 		memmove(c->in_buf, c->in_buf + c->in_head, c->in_len);
 		c->in_head = 0;
 	}
-	if (len > 0)
-		memcpy(c->in_buf + c->in_head + c->in_len, bytes, len);
+	memcpy(c->in_buf + c->in_head + c->in_len, bytes, len);
 	c->in_len += len;
 	return 0;
 }

@@ -39,26 +39,25 @@ util_now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
-/* PID 1 writes to the kernel's log, as an error, for that reaches the console at
- * once; what is written to the console itself may not be out when the machine
- * stops. */
+#define PRIORITY "<3>" /* an error, to the kernel's log */
+
+/* PID 1 writes to the kernel's log, for that reaches the console at once; what is
+ * written to the console itself may not be out when the machine stops. */
 static void
 put_line(const char *line, size_t len)
 {
+	const size_t skip = sizeof(PRIORITY) - 1;
 	int fd = getpid() == 1 ? open("/dev/kmsg", O_WRONLY | O_CLOEXEC) : -1;
-	ssize_t n = -1;
 
-	if (fd >= 0) {
-		n = dprintf(fd, "<3>%.*s", (int)len, line);
-		(void)close(fd);
-	}
-	if (n < 0)
-		n = write(STDERR_FILENO, line, len); /* else nobody is left to tell */
+	/* If even standard error fails, nobody is left to tell. */
+	if (fd < 0 || write(fd, line, len) < 0)
+		(void)!write(STDERR_FILENO, line + skip, len - skip);
+	util_closep(&fd);
 }
 
 static void printf_like(1, 0) say(const char *fmt, va_list ap)
 {
-	static const char head[] = "vmpool-agent: ";
+	static const char head[] = PRIORITY "vmpool-agent: ";
 	char line[512];
 	size_t n = sizeof(head) - 1;
 	int r;

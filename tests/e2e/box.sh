@@ -69,9 +69,8 @@ is "$?" 137; check "a signal is 128 + its number"
 is "$?" 127 && grep -q no-such-program err; check "a missing program is 127"
 
 # -- the box itself fails
-"$BOX" -- sh -c 'echo before; echo c >/proc/sysrq-trigger; sleep 100' >out 2>err
-is "$?" 200 && is "$(cat out)" before && grep -q 'died: Kernel panic' err
-check "a panic is status 200, named, after the output so far"
+"$BOX" -- sh -c 'echo c >/proc/sysrq-trigger; sleep 100' 2>err
+is "$?" 200 && grep -q 'died: Kernel panic' err; check "a panic is status 200, and named"
 began=$SECONDS
 "$BOX" --timeout 2 -- true 2>err
 is "$?" 200 && grep -q 'ended after 2 s' err && [ $((SECONDS - began)) -lt 20 ]

@@ -6,6 +6,8 @@
  */
 #include "tests/lib/agent_peer.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,6 +15,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -133,19 +137,22 @@ test_stopped_reader_stops_the_writer(void **state)
 	struct peer_run *r = &p->run[1];
 
 	r->no_grant = true;
-	peer_sh(p, 1, "yes & yes >&2", 0);
-	while (r->out_len + r->err_len < PROTO_WINDOW)
+	peer_sh(p, 1, "read x; yes & yes >&2", PROTO_EXEC_STDIN);
+	peer_grant(p, 1, 300);
+	peer_grant(p, 1, 700);
+	peer_stdin(p, 1, "\n", 1, false);
+	while (r->out_len + r->err_len < PROTO_WINDOW + 1000)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 	/* Another stream still runs, and its end comes after all it might send. */
 	peer_sh(p, 2, "head -c 300000 /dev/zero", 0);
 	assert_int_equal(peer_wait(p, 2)->out_len, 300000);
 	peer_ping(p);
-	assert_int_equal(r->out_len + r->err_len, PROTO_WINDOW);
-	peer_grant(p, 1, 1000);
-	while (r->out_len + r->err_len < PROTO_WINDOW + 1000)
+	assert_int_equal(r->out_len + r->err_len, PROTO_WINDOW + 1000);
+	peer_grant(p, 1, 1);
+	while (r->out_len + r->err_len < PROTO_WINDOW + 1001)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 	peer_ping(p);
-	assert_int_equal(r->out_len + r->err_len, PROTO_WINDOW + 1000);
+	assert_int_equal(r->out_len + r->err_len, PROTO_WINDOW + 1001);
 	/* Its end waits for its reader, too. */
 	peer_kill(p, 1, 9);
 	peer_sh(p, 3, ":", 0);
@@ -226,31 +233,70 @@ test_64_at_once(void **state)
 	}
 }
 
-/* Four writers that never stop: once all run, each keeps getting a share. */
+/* Wait for a byte from each of n writers of the fifo. */
 static void
-test_no_stream_starves(void **state)
+wait_fifo(int fd, unsigned n)
 {
-	enum { N = 4, SHARE = 4 << 20 };
-	struct peer *p = *state;
-	size_t before[N + 1];
+	struct pollfd w = {.fd = fd, .events = POLLIN};
+	char c;
+
+	for (; n > 0; n--) {
+		assert_int_equal(poll(&w, 1, PEER_TIMEOUT_MS), 1);
+		assert_int_equal(read(fd, &c, 1), 1);
+	}
+}
+
+/* Credit for streams 1 to n, in one send: the agent gets it all at once. */
+static void
+grant_all(struct peer *p, uint32_t n, uint32_t bytes)
+{
+	struct {
+		struct proto_hdr h;
+		uint32_t bytes;
+	} f[8];
 	uint32_t i;
 
-	for (i = 1; i <= N; i++)
-		peer_sh(p, i, "exec cat /dev/zero", 0);
-	for (i = 1; i <= N; i++)
-		(void)peer_wait_output(p, i, 1, 0);
-	for (i = 1; i <= N; i++)
-		before[i] = p->run[i].out_len;
-	(void)peer_wait_output(p, 1, before[1] + SHARE, 0);
-	for (i = 2; i <= N; i++) {
-		if (p->run[i].out_len - before[i] < SHARE / 32)
-			fail_msg("stream %u got %zu bytes", i, p->run[i].out_len - before[i]);
+	assert_true(n <= 8);
+	for (i = 0; i < n; i++) {
+		f[i].h = (struct proto_hdr){.length = 4, .type = PROTO_CREDIT, .stream = i + 1};
+		f[i].bytes = bytes;
 	}
-	peer_ping(p);
-	for (i = 1; i <= N; i++)
-		peer_kill(p, i, 9);
-	for (i = 1; i <= N; i++)
-		assert_int_equal(peer_wait(p, i)->exit.signal, 9);
+	peer_send_raw(p, f, n * sizeof(f[0]));
+}
+
+/* Four streams with as much to send: no one gets far ahead of the others. */
+static void
+test_streams_take_turns(void **state)
+{
+	enum { N = 4, MORE = 60000 };
+	struct peer *p = *state;
+	char dir[] = "/tmp/test_agent.XXXXXX", fifo[64], script[256];
+	uint32_t i;
+	int fd;
+
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(fifo, sizeof(fifo), "%s/full", dir);
+	assert_int_equal(mkfifo(fifo, 0600), 0);
+	fd = open(fifo, O_RDWR | O_CLOEXEC);
+	assert_true(fd >= 0);
+	/* The window is sent, the rest lies in the pipes when all have said so. */
+	(void)snprintf(script, sizeof(script), "head -c 80000 /dev/zero; printf x >%s; read x",
+		       fifo);
+	for (i = 1; i <= N; i++) {
+		p->run[i].no_grant = true;
+		peer_sh(p, i, script, PROTO_EXEC_STDIN);
+		(void)peer_wait_output(p, i, PROTO_WINDOW, 0);
+	}
+	wait_fifo(fd, N);
+	grant_all(p, N, MORE);
+	(void)peer_wait_output(p, 1, PROTO_WINDOW + MORE, 0);
+	for (i = 2; i <= N; i++)
+		assert_true(p->run[i].out_len >= PROTO_WINDOW + MORE / 2);
+	for (i = 2; i <= N; i++)
+		(void)peer_wait_output(p, i, PROTO_WINDOW + MORE, 0);
+	(void)close(fd);
+	(void)unlink(fifo);
+	(void)rmdir(dir);
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, peer_setup, peer_teardown)
@@ -269,7 +315,7 @@ main(void)
 	    TEST(test_one_long_line_without_its_end),
 	    TEST(test_output_closed_early),
 	    TEST(test_64_at_once),
-	    TEST(test_no_stream_starves),
+	    TEST(test_streams_take_turns),
 	};
 
 	return cmocka_run_group_tests_name("agent streams", tests, NULL, NULL);

@@ -262,6 +262,7 @@ test_full_response_ring_stops_the_guest(void **state)
 		while (ring_read(&f->rsp, &rec, payload) == 1)
 			got++;
 		pump_all(f);
+		assert_string_equal(f->job->failure, "");
 	}
 	assert_int_equal(fake.from_off, fake.from_len);
 }

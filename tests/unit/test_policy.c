@@ -99,6 +99,9 @@ test_ramp_bounds_starts_at_once(void **state)
 	assert_int_equal(policy_start(&in), 1);
 	in.starting = in.total = 1;
 	assert_int_equal(policy_start(&in), 0);
+	in.starting = in.total = 3; /* a failure has set the ramp back */
+	assert_int_equal(policy_start(&in), 0);
+	in.starting = in.total = 1;
 	in.ramp = 4;
 	assert_int_equal(policy_start(&in), 3);
 	assert_int_equal(policy_ramp(1, true, 4), 2);

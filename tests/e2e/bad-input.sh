@@ -1,0 +1,100 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# bad-input.sh - end-to-end test of what users get wrong: each mistake is one
+# clear line and the right exit status, and leaves nothing behind.
+#
+# Usage: tests/e2e/bad-input.sh     (prints TAP)
+
+set -uo pipefail
+# shellcheck source=tests/lib/e2e.sh
+. "$(dirname "$0")/../lib/e2e.sh"
+
+GUEST=${VMPOOL_GUEST:-$ROOT/build/guest/current}
+VMPOOLD=(env "$MARK" "$BIN/vmpoold" --foreground --name "$POOL")
+
+# mistake NAME STATUS PATTERN COMMAND...: fails with that status and one line on
+# stderr that matches; nothing is left.
+mistake() {
+	local name=$1 status=$2 pattern=$3
+	shift 3
+	run 60 "$@"
+	[ "$STATUS" -eq "$status" ] && [ "$(wc -l <"$TMP/err")" -eq 1 ] &&
+		grep -qE -- "$pattern" "$TMP/err" && until_true 5 no_processes && no_files
+	result $? "$name"
+}
+
+# start_fails NAME PATTERN COMMAND...: like it, but the line is the last one: what
+# a machine said before its end may stand above it.
+start_fails() {
+	local name=$1 pattern=$2
+	shift 2
+	run 180 "$@"
+	[ "$STATUS" -eq 1 ] && tail -n 1 "$TMP/err" | grep -qE -- "$pattern" && until_true 5 no_processes && no_files
+	result $? "$name"
+}
+
+mistake "vmpool: unknown option" 2 '^vmpool: .*--bogus' "$BIN/vmpool" --bogus
+mistake "vmpool: unknown command" 2 '^vmpool: .*bogus' "$BIN/vmpool" bogus
+mistake "vmpool: no command" 2 '^vmpool: no command' "$BIN/vmpool"
+mistake "vmpool exec: unknown option" 125 '^vmpool: exec: .*--bogus' "$BIN/vmpool" exec --bogus -- true
+mistake "vmpool exec: nothing to run" 125 '^vmpool: exec: no command' "$BIN/vmpool" exec --
+mistake "vmpool exec: a time-out that is none" 125 'soon.*seconds' "$BIN/vmpool" exec -t soon -- true
+mistake "vmpool exec: no pool" 125 'no pool "e2e" is running .*vmpool -p e2e start' "$BIN/vmpool" -p "$POOL" exec -- true
+mistake "vmpool warm: not a number" 2 'number of VMs' "$BIN/vmpool" warm many
+mistake "vmpool: a name that is none" 1 'name' "$BIN/vmpool" -p ../etc list
+mistake "vmpoolstat: unknown option" 2 '^vmpoolstat: .*--bogus' "$BIN/vmpoolstat" --bogus
+mistake "vmpoolstat: an interval that is none" 2 'interval' "$BIN/vmpoolstat" -- -1
+mistake "vmpoolstat: no pool" 1 'no pool "e2e"' "$BIN/vmpoolstat" -p "$POOL"
+mistake "vmpool stop: no pool" 1 'no pool "e2e"' "$BIN/vmpool" -p "$POOL" stop
+mistake "vmpoold: unknown option" 2 '^vmpoold: .*--bogus' "${VMPOOLD[@]}" --bogus
+mistake "vmpoold: min-idle over max-idle" 2 'min-idle' "${VMPOOLD[@]}" --min-idle 3 --max-idle 2
+mistake "vmpoold: no such config file" 2 '/no/such' "${VMPOOLD[@]}" --config /no/such
+mistake "vmpoold: too little memory" 2 'memory' "${VMPOOLD[@]}" --memory 1
+mistake "vmpoold: no such kernel" 1 '/no/such' "${VMPOOLD[@]}" --kernel /no/such
+mistake "vmpoold: no such image" 1 '/no/such' "${VMPOOLD[@]}" --image /no/such
+
+long=$TMP/$(printf '%0120d' 0)
+mkdir "$long"
+mistake "vmpoold: runtime directory too long" 1 'too long' env VMPOOL_RUNDIR="$long" "${VMPOOLD[@]}"
+mistake "vmpool: runtime directory too long" 1 'too long' env VMPOOL_RUNDIR="$long" "$BIN/vmpool" list
+
+if [ ! -e "$GUEST/initramfs" ]; then
+	skip "machines that do not start" "the guest image is not built (make guest)"
+	done_testing
+	exit 0
+fi
+
+head -c 200000 "$GUEST/bzImage" >"$TMP/truncated"
+start_fails "vmpoold: a truncated kernel" 'kernel|bzImage|truncated' "${VMPOOLD[@]}" --kernel "$TMP/truncated"
+start_fails "vmpoold: a text file as kernel" 'kernel' "${VMPOOLD[@]}" --kernel /etc/passwd
+start_fails "vmpoold: an image that is no cpio" 'image|initr|cpio' "${VMPOOLD[@]}" --image /etc/passwd
+start_fails "vmpoold: memory too small to boot" 'memory' "${VMPOOLD[@]}" --memory 32
+
+# As somebody who may not open /dev/kvm.
+chmod 755 "$TMP"
+if [ "$(id -u)" = 0 ] && [ -e /dev/kvm ] && command -v setpriv >/dev/null &&
+	chown nobody "$VMPOOL_RUNDIR" && ! setpriv --reuid=nobody --clear-groups test -w /dev/kvm &&
+	setpriv --reuid=nobody --clear-groups test -x "$BIN/vmpoold"; then
+	start_fails "vmpoold: no permission on /dev/kvm" '/dev/kvm' \
+		setpriv --reuid=nobody --clear-groups "${VMPOOLD[@]}" --accel kvm
+	chown root "$VMPOOL_RUNDIR"
+else
+	skip "vmpoold: no permission on /dev/kvm" "needs root, a protected /dev/kvm and a readable build"
+fi
+mkdir "$TMP/empty"
+start_fails "vmpoold: no QEMU installed" '(qemu|QEMU).*install' env PATH="$TMP/empty" "$(command -v env)" \
+	"$MARK" "$BIN/vmpoold" --foreground --name "$POOL" --accel tcg
+
+pool_start --min-idle 1 --max-total 1
+run 60 "${VMPOOLD[@]}"
+[ "$STATUS" -eq 1 ] && tail -n 1 "$TMP/err" | grep -q "$POOL.*\(running\|pid\)"
+result $? "vmpoold: a second supervisor of the same name"
+vmpool 60 start
+[ "$STATUS" -eq 0 ] && grep -q "already running" "$TMP/out"
+result $? "vmpool start: the pool is running already"
+vmpool 20 exec -- echo fine
+[ "$STATUS" -eq 0 ]
+result $? "... and is none the worse for it"
+pool_stop
+done_testing
