@@ -129,7 +129,11 @@ adapt(struct kvm_cpuid_entry2 *e, uint32_t id, uint32_t vcpus, bool tsc_deadline
 	case 0x1: leaf_1(e, id, vcpus, tsc_deadline); break;
 	case 0x4: cache_leaf(e, vcpus, true); break;
 	case 0x8000001d: cache_leaf(e, vcpus, false); break;
-	case 0x80000008: e->ecx = log2_up(vcpus) << 12 | (vcpus - 1); break;
+	case 0x80000008:
+		/* AMD: bits of an APIC id, cores - 1; reserved elsewhere, and 0 there */
+		if (e->ecx != 0)
+			e->ecx = log2_up(vcpus) << 12 | (vcpus - 1);
+		break;
 	case 0x8000001e:
 		e->eax = id;
 		e->ebx = id; /* core id; one thread per core */

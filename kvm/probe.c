@@ -250,6 +250,7 @@ has_capabilities(int kvm, char *why, size_t len)
 	    {KVM_CAP_IRQFD, "KVM_CAP_IRQFD"},
 	    {KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD"},
 	    {KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT"},
+	    {KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CAP_TSC_DEADLINE_TIMER"}, /* there is no PIT */
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(needed); i++)

@@ -105,8 +105,8 @@ fetch(const struct virtq *q, const struct gmem *mem, const struct virtq_chain *c
 	/* indirect descriptors were not offered */
 	if ((d->flags & ~(DESC_NEXT | DESC_WRITE)) != 0 || writable != (dir == VIRTQ_TO_GUEST))
 		return -EPROTO;
-	/* a partly used descriptor may have shrunk since the last call */
-	if (d->len == 0 || c->off >= d->len || !gmem_holds(mem, d->addr, d->len) ||
+	/* empty, or partly used and shrunk since the last call */
+	if (c->off >= d->len || !gmem_holds(mem, d->addr, d->len) ||
 	    d->len - c->off > UINT32_MAX - c->bytes)
 		return -EPROTO;
 	return 0;
@@ -167,7 +167,7 @@ virtq_want_signal(struct virtq *q, const struct gmem *mem)
 		return 0;
 	/* The driver writes used_event (or flags) and then reads used.idx; we wrote
 	 * used.idx and now read used_event: one of us must see the other. */
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	__sync_synchronize();
 	if (gmem_load16(mem, q->event_idx ? used_event(q) : q->avail, &v) < 0)
 		return -EPROTO;
 	if (!q->event_idx)
@@ -185,7 +185,7 @@ virtq_ask_notify(struct virtq *q, struct gmem *mem)
 		    gmem_store16(mem, avail_event(q), q->last_avail) < 0)
 			return -EPROTO;
 		/* pairs with the driver's full barrier between avail.idx and avail_event */
-		__atomic_thread_fence(__ATOMIC_SEQ_CST);
+		__sync_synchronize();
 	}
 	n = pending(q, mem);
 	return n < 0 ? n : n > 0;

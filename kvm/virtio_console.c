@@ -140,7 +140,7 @@ listen_control(struct vcon *c)
 {
 	struct virtio_dev *v = &c->virtio;
 	struct virtq *q = &v->st.q[QUEUE_CTRL_TX];
-	struct virtio_console_control m;
+	struct virtio_console_control m = {0};
 	struct virtq_chain chain;
 	ssize_t n;
 	int r = 1;

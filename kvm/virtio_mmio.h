@@ -18,7 +18,6 @@
 #define VIRTIO_QUEUES_MAX 6u
 #define VIRTIO_MMIO_NOTIFY 0x50u /* offset of QueueNotify, for ioeventfds */
 
-
 struct virtio_ops {
 	uint32_t device_id;
 	uint64_t features; /* beside VERSION_1 and EVENT_IDX */

@@ -4,7 +4,8 @@
  *
  * Knows nothing of pools, slots or frames: it boots a kernel, carries bytes
  * over one virtio-console port, and says how the machine ended. All functions
- * are called from one thread (the owner's); the vCPU threads are internal.
+ * are called from one thread (the owner's); the vCPU threads are internal, and
+ * take no signals but SIGRTMIN, which this folder uses and handles.
  */
 #ifndef VMPOOL_VM_H
 #define VMPOOL_VM_H
@@ -24,7 +25,7 @@ struct vm_config {
 	int kvm_fd;	     /* -1: open /dev/kvm */
 	const char *kernel;  /* path: ELF vmlinux or bzImage (told apart by content) */
 	const char *initrd;  /* path: cpio, plain or compressed; NULL = none */
-	const char *cmdline; /* appended to the VMM's own; NULL = nothing */
+	const char *cmdline; /* appended to the VMM's own (vm.c); NULL = nothing */
 	uint32_t mem_mib;
 	uint32_t vcpus;
 };
@@ -51,6 +52,11 @@ enum vm_end {
 int vm_new(struct vm **out, const struct vm_config *cfg, char *err, size_t errlen)
     __attribute__((warn_unused_result));
 
+/* Would vm_new take this kernel, initrd and memory size? Needs no KVM. 0, or the
+ * errors of vm_new. Reads both files whole. */
+int vm_check(const struct vm_config *cfg, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+
 /* Start the vCPU threads. 0 or -errno with err. */
 int vm_start(struct vm *vm, char *err, size_t errlen) __attribute__((warn_unused_result));
 
@@ -72,8 +78,9 @@ const char *vm_end_name(enum vm_end end);
  * line, valid until vm_free. Thread-safe. */
 const char *vm_end_text(const struct vm *vm);
 
-/* The newest console output, NUL-terminated, unprintable bytes replaced by
- * '?'; returns the number of bytes written without the NUL. Thread-safe. */
+/* The newest console output, NUL-terminated, carriage returns dropped, other
+ * unprintable bytes replaced by '?'; returns the number of bytes written without
+ * the NUL. Thread-safe. */
 size_t vm_console_tail(struct vm *vm, char *buf, size_t len);
 
 /* The guest channel. kick_fd (an eventfd, owned by the VM) becomes readable
@@ -82,8 +89,11 @@ size_t vm_console_tail(struct vm *vm, char *buf, size_t len);
  * vm_chan_recv copies at most len bytes from the guest; returns how many, 0 if
  *   there is nothing now, or -EPROTO once the driver has broken the queue.
  * vm_chan_send copies at most len bytes towards the guest; returns how many the
- *   guest had buffers for (0: wait for a kick), or -EPROTO.
- * Neither blocks. Order is kept; nothing is buffered in the host. */
+ *   guest had buffers for (0: wait for a kick; also while nobody in the guest has
+ *   the port open), or -EPROTO.
+ * A result below len means that a kick will tell when there is more to do; after
+ * a full one, call again before waiting. -EPROTO ends the machine, too
+ * (VM_END_DEVICE). Neither blocks. Order is kept; nothing is buffered in the host. */
 int vm_chan_kick_fd(const struct vm *vm);
 ssize_t vm_chan_recv(struct vm *vm, void *buf, size_t len);
 ssize_t vm_chan_send(struct vm *vm, const void *buf, size_t len);

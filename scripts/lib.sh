@@ -121,15 +121,15 @@ unsigned_module() {
 	strip --strip-debug -o "$2" -- "$1"
 }
 
-# cc_static SOURCE: compile a C helper statically, once per content; prints its
-# path.
+# cc_static SOURCE...: compile a C helper statically, once per content; prints its
+# path. Its name is that of the first source.
 cc_static() {
 	local out
-	out=$BUILD/box/$(basename "$1" .c)-$(hash_of "$1")
+	out=$BUILD/box/$(basename "$1" .c)-$(hash_of "$@")
 	if [ ! -x "$out" ]; then
 		need "${CC:-cc}" gcc
 		mkdir -p "$BUILD/box"
-		"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -Os -Wall -Wextra -Werror -static -s -o "$out.$$" "$1" ||
+		"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -I"$ROOT" -Os -Wall -Wextra -Werror -static -s -o "$out.$$" "$@" ||
 			die "cannot compile $1"
 		mv "$out.$$" "$out"
 	fi

@@ -82,9 +82,12 @@ avail_give(struct txn *txn, uint32_t slot, uint64_t word)
 {
 	struct seg *seg = txn->seg;
 
-	for (;;) {
-		uint32_t i = pool_running(seg) ? waiter_first(seg) : WAITER_NONE;
+	/* Each round frees a waiter; more rounds than there are is somebody's mischief. */
+	for (uint32_t round = 0;; round++) {
+		uint32_t i = WAITER_NONE;
 
+		if (round < seg->nwaiters && pool_running(seg))
+			i = waiter_first(seg);
 		if (i == WAITER_NONE)
 			return give_idle(txn, slot, word);
 		word = give_waiter(txn, slot, word, i);

@@ -9,6 +9,7 @@
 
 #include "shm/idle.h"
 #include "shm/lease.h"
+#include "shm/lifeline.h"
 
 /* CLOCK_MONOTONIC as of the last tick: cheap, late by at most 10 ms. */
 static inline uint64_t
@@ -33,13 +34,15 @@ avail_age(uint64_t now, uint64_t since)
 	return now > since ? now - since : 0;
 }
 
-/* Has the request ring not been written since the VM became ready? */
+/* Has nobody used the VM (its request ring was not written since it became
+ * ready), and is its worker not known to be dead? */
 static inline bool
 avail_untouched(const struct seg *seg, uint32_t slot)
 {
 	/* Relaxed: the releasing client wrote it itself, or is dead. */
-	return atomic_load_explicit(&seg->chan[slot].req.tail, memory_order_relaxed) ==
-	       atomic_load_explicit(&seg->slot[slot].req_mark, memory_order_relaxed);
+	return !lifeline_severed(&seg->slot[slot].life) &&
+	       atomic_load_explicit(&seg->chan[slot].req.tail, memory_order_relaxed) ==
+		   atomic_load_explicit(&seg->slot[slot].req_mark, memory_order_relaxed);
 }
 
 /* Stage a slot's new word, and the time of the change. */

@@ -105,6 +105,8 @@ idle_moved(struct seg *seg, uint32_t slot, enum slot_state from, enum slot_state
 {
 	_Atomic uint32_t *count = seg->head->count;
 
+	if ((unsigned)from >= SLOT_STATES || (unsigned)to >= SLOT_STATES)
+		return;
 	if (from == SLOT_IDLE)
 		idle_remove(seg, slot);
 	else if (to == SLOT_IDLE)

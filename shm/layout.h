@@ -59,10 +59,13 @@ struct shm_slot {
 	_Atomic uint64_t idle_seq;   /* order in the idle ring: larger = newer */
 	_Atomic uint64_t born_ns;    /* when the VM became ready, CLOCK_MONOTONIC */
 	_Atomic uint32_t worker_pid; /* 0 = none */
+	_Atomic uint32_t leased;     /* RESETTING: 1 = after a lease, 0 = evicted while idle */
 	_Atomic uint64_t
-	    req_mark;		 /* chan.req.tail when the VM became ready: untouched while equal */
-	_Atomic uint32_t leased; /* RESETTING: 1 = after a lease, 0 = evicted while idle */
-	_Atomic uint64_t pad[1];
+	    req_mark;	       /* chan.req.tail when the VM became ready: untouched while equal */
+	_Atomic uint32_t life; /* the worker's thread id, then FUTEX_OWNER_DIED (lifeline_tie);
+				  0: it has not said */
+	_Atomic uint32_t pad;
+	_Atomic uint64_t pad2;
 } __attribute__((aligned(64)));
 
 /* --- clients and waiters --------------------------------------------------- */
@@ -88,9 +91,9 @@ enum waiter_claim {
 	CLAIM_REVOKED,	 /* by a lock holder: ABANDONED was seen, its grant is taken back */
 };
 struct shm_waiter {
-	_Atomic uint32_t state;	   /* the futex the caller sleeps on */
-	_Atomic uint32_t client;   /* client id */
-	_Atomic uint64_t ticket;   /* arrival order */
+	_Atomic uint32_t state;	 /* the futex the caller sleeps on */
+	_Atomic uint32_t client; /* client id */
+	_Atomic uint64_t ticket; /* arrival order */
 	_Atomic uint64_t lease;	 /* GRANTED: the slot's state word after the claim */
 	_Atomic uint32_t slot;
 	_Atomic uint32_t claim; /* enum waiter_claim */

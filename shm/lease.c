@@ -21,6 +21,13 @@
 #define CANCEL_NS (5 * MS)
 #define RELEASE_NS (5000 * MS)
 
+/* A place in the queue: entry of the waiter table and ticket. */
+struct place {
+	uint32_t index;
+	uint64_t ticket;
+	bool evicted; /* expired VMs made way: the supervisor has work */
+};
+
 static inline uint64_t
 lock_deadline(uint64_t deadline_ns)
 {
@@ -47,6 +54,21 @@ pool_open(const struct seg *seg)
 	return lifeline_alive(seg) ? 0 : -ENOTCONN;
 }
 
+/* The newest idle slot whose worker is not dead, IDLE_NONE if there is none. */
+static uint32_t
+idle_alive(struct seg *seg, bool *evicted)
+{
+	for (uint32_t i = 0; i < seg->nslots; i++) {
+		uint32_t slot = idle_newest(seg);
+
+		if (slot == IDLE_NONE || !lifeline_severed(&seg->slot[slot].life))
+			return slot;
+		avail_evict(seg, slot, avail_word(seg, slot), C_vm_died_count);
+		*evicted = true;
+	}
+	return IDLE_NONE;
+}
+
 /* The newest idle slot that may go out, IDLE_NONE if there is none. An expired
  * one goes out only if min-idle keeps it; others make way. (The newest has
  * expired: all have.) */
@@ -56,7 +78,7 @@ idle_fit(struct seg *seg, uint64_t now, bool *evicted)
 	const struct shm_policy *policy = &seg->head->policy;
 	uint64_t life =
 	    atomic_load_explicit(&policy->max_idle_time, memory_order_relaxed) * (1000 * MS);
-	uint32_t slot = idle_newest(seg), min;
+	uint32_t slot = idle_alive(seg, evicted), min;
 
 	if (slot == IDLE_NONE || life == 0 ||
 	    avail_age(now, atomic_load_explicit(&seg->slot[slot].since_ns, memory_order_relaxed)) <=
@@ -71,38 +93,50 @@ idle_fit(struct seg *seg, uint64_t now, bool *evicted)
 		avail_evict(seg, oldest, avail_word(seg, oldest), C_evict_count);
 		*evicted = true;
 	}
-	return idle_newest(seg);
+	return idle_alive(seg, evicted);
 }
 
-/* Under the lock: the newest idle VM becomes this client's. */
+/* An event that repair can tell from the tables: one plain store under the lock. */
+static inline void
+tally(struct seg *seg, enum pool_counter counter)
+{
+	_Atomic uint64_t *c = &seg->head->counter[counter];
+
+	CRASH_POINT("tally");
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+/* Under the lock: the newest idle VM becomes this client's. No journal: the one
+ * store of the word is the change, since_ns before it does no harm to an idle
+ * slot, and everything after it is derived (shm/README.md). */
 static int
 claim_idle(struct seg *seg, uint32_t client, uint64_t start_ns, bool *evicted, struct lease *out)
 {
 	uint32_t slot = idle_fit(seg, start_ns, evicted);
-	uint64_t word, now;
-	struct txn txn;
+	uint64_t word;
 
 	if (slot == IDLE_NONE)
 		return -EAGAIN;
 	word = avail_word(seg, slot);
 	if (slot_state(word) != SLOT_IDLE)
 		return -EAGAIN;
-	now = now_ns();
-	txn_begin(&txn, seg);
 	out->slot = slot;
-	out->word = avail_stage_lease(&txn, slot, word, client, now);
-	avail_count(&txn, C_hit_count);
-	hist_txn_add(&txn, &seg->head->hist[H_acquire_ns], avail_age(now, start_ns));
-	CRASH_POINT("claim_before_commit");
-	txn_commit(&txn);
-	CRASH_POINT("claim_committed");
+	out->word = avail_leased(word, client);
+	CRASH_POINT("claim_since");
+	atomic_store_explicit(&seg->slot[slot].since_ns, start_ns, memory_order_relaxed);
+	CRASH_POINT("claim_word");
+	/* Pairs with the acquire loads of lease_check and of the worker. */
+	atomic_store_explicit(&seg->slot[slot].word, out->word, memory_order_release);
+	CRASH_POINT("claimed");
+	tally(seg, C_hit_count);
 	idle_moved(seg, slot, SLOT_IDLE, SLOT_IN_USE);
 	return 0;
 }
 
 /* Under the lock: join the queue. */
 static int
-enqueue(struct seg *seg, uint32_t client, uint64_t start_ns, uint32_t *index, uint64_t *ticket)
+enqueue(struct seg *seg, uint32_t client, uint32_t *index, uint64_t *ticket)
 {
 	const _Atomic uint32_t *count = seg->head->count;
 	uint32_t vacant = atomic_load_explicit(&count[SLOT_EMPTY], memory_order_relaxed) +
@@ -110,7 +144,7 @@ enqueue(struct seg *seg, uint32_t client, uint64_t start_ns, uint32_t *index, ui
 	struct txn txn;
 
 	txn_begin(&txn, seg);
-	*index = waiter_enqueue(&txn, client, start_ns, ticket);
+	*index = waiter_enqueue(&txn, client, ticket);
 	if (*index == WAITER_NONE)
 		return -EAGAIN;
 	if (seg->nslots - MIN(vacant, seg->nslots) >=
@@ -190,13 +224,27 @@ wait_grant(struct seg *seg, uint32_t index, uint64_t ticket, uint64_t deadline_n
 	}
 }
 
+/* Under the lock: a VM at once (0), a place in the queue (1), or an error. */
+static int
+claim_or_queue(struct seg *seg, uint32_t client, uint64_t start_ns, uint64_t deadline_ns,
+	       struct place *place, struct lease *out)
+{
+	int r = pool_open(seg);
+
+	if (r < 0)
+		return r;
+	r = claim_idle(seg, client, start_ns, &place->evicted, out);
+	if (r == 0 || deadline_ns == LOCK_TRY)
+		return r;
+	r = enqueue(seg, client, &place->index, &place->ticket);
+	return r == 0 ? 1 : r;
+}
+
 int
 lease_acquire(struct seg *seg, uint32_t client, int kick_fd, uint64_t start_ns,
 	      uint64_t deadline_ns, struct lease *out)
 {
-	bool evicted = false;
-	uint64_t ticket = 0;
-	uint32_t index = 0;
+	struct place place = {0};
 	int r;
 
 	CHECK_OBJ(seg, SEG_MAGIC);
@@ -205,21 +253,26 @@ lease_acquire(struct seg *seg, uint32_t client, int kick_fd, uint64_t start_ns,
 	r = lock_acquire(seg, lock_deadline(deadline_ns));
 	if (r < 0)
 		return deadline_ns == LOCK_TRY && r == -ETIMEDOUT ? -EAGAIN : r;
-	r = pool_open(seg);
-	if (r == 0) {
-		r = claim_idle(seg, client, start_ns, &evicted, out);
-		if (r == -EAGAIN && deadline_ns != LOCK_TRY) {
-			r = enqueue(seg, client, start_ns, &index, &ticket);
-			r = r == 0 ? 1 : r;
-		}
-	}
+	r = claim_or_queue(seg, client, start_ns, deadline_ns, &place, out);
 	lock_release(seg);
-	if (__builtin_expect(r == 0 && !evicted, 1))
-		return 0;
 	CRASH_POINT("acquire_before_kick");
-	if (evicted || r == 1)
+	if (__builtin_expect(r == 1 || place.evicted, 0))
 		kick(kick_fd);
-	return r == 1 ? wait_grant(seg, index, ticket, deadline_ns, out) : r;
+	if (r == 1)
+		r = wait_grant(seg, place.index, place.ticket, deadline_ns, out);
+	if (r < 0)
+		return r;
+	CRASH_POINT("acquire_before_hist");
+	/* Outside the lock: while the lease holds, only its holder writes there. */
+	hist_add(&seg->chan[out->slot].hist[H_acquire_ns], avail_age(now_ns(), start_ns));
+	return 0;
+}
+
+/* The word that the slot has when its VM dies under this lease. */
+static inline uint64_t
+dead_word(const struct lease *lease)
+{
+	return slot_word(SLOT_DEAD, slot_client(lease->word), slot_generation(lease->word));
 }
 
 /* The VM had died under this lease: let go of the slot. */
@@ -231,46 +284,75 @@ release_dead(struct seg *seg, const struct lease *lease, uint64_t word)
 	txn_begin(&txn, seg);
 	avail_stage(&txn, lease->slot, avail_unleased(SLOT_EMPTY, word), now_ns());
 	avail_count(&txn, C_release_count);
+	txn_add64(&txn, &seg->head->ended_dead, 1);
 	CRASH_POINT("release_dead_before_commit");
 	txn_commit(&txn);
 	idle_moved(seg, lease->slot, SLOT_DEAD, SLOT_EMPTY);
 	return -EOWNERDEAD;
 }
 
-/* The word that the slot has when its VM dies under this lease. */
-static inline uint64_t
-dead_word(const struct lease *lease)
+/* Under the lock: an untouched VM becomes the newest idle one, if nobody waits
+ * and there is room. As in claim_idle, the store of the word is the change. */
+static bool
+release_to_idle(struct seg *seg, uint32_t slot, uint64_t word, uint64_t now)
 {
-	return slot_word(SLOT_DEAD, slot_client(lease->word), slot_generation(lease->word));
+	struct shm_head *head = seg->head;
+	struct shm_slot *s = &seg->slot[slot];
+	uint64_t seq = atomic_load_explicit(&head->seq, memory_order_relaxed) + 1;
+
+	if (atomic_load_explicit(&head->waiting, memory_order_relaxed) != 0 ||
+	    idle_count(seg) >= atomic_load_explicit(&head->policy.max_idle, memory_order_relaxed))
+		return false;
+	CRASH_POINT("release_seq");
+	atomic_store_explicit(&head->seq, seq, memory_order_relaxed);
+	CRASH_POINT("release_idle_seq");
+	atomic_store_explicit(&s->idle_seq, seq, memory_order_relaxed);
+	CRASH_POINT("release_since");
+	atomic_store_explicit(&s->since_ns, now, memory_order_relaxed);
+	CRASH_POINT("release_word");
+	/* Pairs with the acquire loads of lease_check and of the worker. */
+	atomic_store_explicit(&s->word, avail_unleased(SLOT_IDLE, word), memory_order_release);
+	CRASH_POINT("released");
+	tally(seg, C_release_count);
+	tally(seg, C_recycle_count);
+	idle_moved(seg, slot, SLOT_IN_USE, SLOT_IDLE);
+	return true;
+}
+
+/* Under the lock: the lease ends in whatever way. *ring: the supervisor has work. */
+static int
+release_locked(struct seg *seg, const struct lease *lease, bool untouched, uint64_t now, bool *ring)
+{
+	uint64_t word = avail_word(seg, lease->slot);
+	struct txn txn;
+
+	if (__builtin_expect(word != lease->word, 0)) {
+		*ring = word == dead_word(lease);
+		return *ring ? release_dead(seg, lease, word) : -ESTALE;
+	}
+	if (__builtin_expect(untouched && release_to_idle(seg, lease->slot, word, now), 1))
+		return 0;
+	txn_begin(&txn, seg);
+	avail_count(&txn, C_release_count);
+	*ring = avail_end_lease(&txn, lease->slot, word);
+	return 0;
 }
 
 int
 lease_release(struct seg *seg, const struct lease *lease, int kick_fd)
 {
-	bool ring = false;
-	uint64_t word;
+	uint64_t now = avail_now_coarse();
+	bool ring = false, untouched;
 	int r;
 
 	CHECK_OBJ(seg, SEG_MAGIC);
 	if (lease->slot >= seg->nslots || slot_state(lease->word) != SLOT_IN_USE)
 		return -EINVAL;
-	r = lock_acquire(seg, avail_now_coarse() + RELEASE_NS);
+	untouched = avail_untouched(seg, lease->slot);
+	r = lock_acquire(seg, now + RELEASE_NS);
 	if (r < 0)
 		return r;
-	word = avail_word(seg, lease->slot);
-	if (__builtin_expect(word == lease->word, 1)) {
-		struct txn txn;
-
-		txn_begin(&txn, seg);
-		avail_count(&txn, C_release_count);
-		ring = avail_end_lease(&txn, lease->slot, word);
-	} else {
-		r = -ESTALE;
-		if (word == dead_word(lease)) {
-			r = release_dead(seg, lease, word);
-			ring = true;
-		}
-	}
+	r = release_locked(seg, lease, untouched, now, &ring);
 	lock_release(seg);
 	avail_changed(seg, true);
 	CRASH_POINT("release_before_kick");

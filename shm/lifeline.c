@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * lifeline.c - the supervisor's life as a futex word, and waits that end with it.
+ * lifeline.c - the supervisor's life as a futex word, waits that end with it, and
+ * the mark that a dead worker leaves.
  *
  * The supervisor holds head.lifeline, a robust pthread mutex; everybody else
  * only looks at its futex word. Locked while the segment is still private and
@@ -91,6 +92,23 @@ lifeline_alive(const struct seg *seg)
 {
 	/* Pairs with lifeline_hold; the kernel's store at death is a full barrier. */
 	return word_alive(atomic_load_explicit(lifeline_word(seg), memory_order_acquire));
+}
+
+_Static_assert(FUTEX_OWNER_DIED == 0x40000000, "as lifeline_severed has it");
+
+int
+lifeline_tie(_Atomic uint32_t *word)
+{
+	/* Not glibc's: after a bare clone the kernel knows of none, and the segment
+	 * need not lie at a fixed distance from anything. */
+	static __thread struct robust_list_head head;
+
+	head.list.next = &head.list;
+	head.futex_offset = 0;
+	head.list_op_pending = (struct robust_list *)(uintptr_t)word;
+	/* Pairs with the relaxed load in lifeline_severed: the value is all there is. */
+	atomic_store_explicit(word, (uint32_t)gettid(), memory_order_relaxed);
+	return syscall(SYS_set_robust_list, &head, sizeof(head)) < 0 ? -errno : 0;
 }
 
 void

@@ -23,6 +23,20 @@ int lifeline_hold(struct seg *seg) must_check;
  * several drops the last one first. */
 void lifeline_drop(struct seg *seg);
 
+/* Worker: the end of the calling thread, by whatever means, replaces its id in
+ * *word (slot.life) by FUTEX_OWNER_DIED, at once and without help. One word per
+ * thread, which must hold no robust mutex and never take the pool lock. Works in
+ * any PID namespace. 0 or -errno. */
+int lifeline_tie(_Atomic uint32_t *word) must_check;
+
+/* Has the thread tied to this word ended? */
+static inline bool
+lifeline_severed(const _Atomic uint32_t *word)
+{
+	/* Written by the kernel; a hint, which needs no ordering. */
+	return (atomic_load_explicit(word, memory_order_relaxed) & 0x40000000u) != 0;
+}
+
 /* Is the supervisor of this segment alive? No system call. */
 bool lifeline_alive(const struct seg *seg);
 

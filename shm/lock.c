@@ -21,9 +21,14 @@
 #include "shm/lifeline.h"
 #include <pthread.h>
 
-/* Rounds of looking before sleeping or giving up: about two microseconds, what
- * a sleep and a wake-up cost. A critical section is a fraction of one. */
-#define LOCK_SPINS 64
+/* Before sleeping or giving up, look again a few times, after 16, 32 and 64
+ * pauses: a few microseconds, what a sleep and a wake-up cost. A critical section
+ * is a fraction of one; looking seldom leaves its cache lines where they are, and
+ * lets the others do several meanwhile. */
+#define LOCK_LOOKS 3
+#define LOCK_PAUSES 16
+/* Lost races for a free lock before LOCK_TRY gives up. */
+#define LOCK_RACES 16
 /* A sleeper looks again after this long, whatever happened to its wake-up: one
  * that was woken, and killed before it could act, may have taken another's. Long
  * in the test build, where a lost wake-up must show. */
@@ -111,23 +116,27 @@ static int
 lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
 {
 	_Atomic uint32_t *word = &seg->head->lock.word;
-	uint32_t tid = lock_self.tid, waiters = 0, spins = 0;
+	uint32_t tid = lock_self.tid, waiters = 0, looks = 0, races = 0;
 	int r;
 
 	for (;;) {
 		uint32_t old = atomic_load_explicit(word, memory_order_relaxed);
 
 		if ((old & FUTEX_TID_MASK) == 0) {
-			if (!lock_swap(word, old, tid | (old & FUTEX_WAITERS) | waiters))
+			if (!lock_swap(word, old, tid | (old & FUTEX_WAITERS) | waiters)) {
+				if (deadline_ns == LOCK_TRY && ++races > LOCK_RACES)
+					return -EBUSY;
 				continue;
+			}
 			if (old & FUTEX_OWNER_DIED)
 				repair_run(seg);
 			return 0;
 		}
 		if ((old & FUTEX_TID_MASK) == tid)
 			return -EDEADLK;
-		if (spins++ < LOCK_SPINS) {
-			__builtin_ia32_pause();
+		if (looks < LOCK_LOOKS) {
+			for (unsigned i = LOCK_PAUSES << looks++; i > 0; i--)
+				__builtin_ia32_pause();
 			continue;
 		}
 		if (deadline_ns == LOCK_TRY)
@@ -141,7 +150,7 @@ lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
 			return r;
 		/* Others may sleep too, and the one that woke us has cleared the bit. */
 		waiters = FUTEX_WAITERS;
-		spins = 0;
+		looks = 0;
 	}
 }
 

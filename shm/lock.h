@@ -88,10 +88,10 @@ void txn_commit(struct txn *txn);
  * words of the guarded region are skipped. Returns how many were applied. */
 uint32_t txn_replay(struct seg *seg);
 
-/* Rebuild what is derived (idle ring, counts, waiting) from the slot and waiter
- * tables, under the lock; slots and waiters with impossible contents are
- * quarantined (RESETTING, FREE). Part of the repair; also called when a lock
- * holder finds the derived data contradicting the tables. */
+/* Rebuild what is derived from the slot and waiter tables, under the lock (idle
+ * ring, counts, waiting; hit_count, release_count, recycle_count); slots and waiters with
+ * impossible contents are quarantined (RESETTING, FREE). Part of the repair; also called when a
+ * lock holder finds the derived data contradicting the tables. */
 void repair_rebuild(struct seg *seg);
 
 /* The whole repair, as lock_acquire runs it. */

@@ -58,15 +58,15 @@ rebuild_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
 	for (uint32_t i = 0; i < seg->nslots; i++)
 		leases += slot_generation(avail_word(seg, i));
 	ended = minus(leases, (uint64_t)count[SLOT_IN_USE] + count[SLOT_DEAD]);
-	atomic_store_explicit(&counter[C_hit_count],
-			      minus(leases, atomic_load_explicit(&counter[C_miss_count],
-								 memory_order_relaxed)),
-			      memory_order_relaxed);
+	atomic_store_explicit(
+	    &counter[C_hit_count],
+	    minus(leases, atomic_load_explicit(&counter[C_miss_count], memory_order_relaxed)),
+	    memory_order_relaxed);
 	CRASH_POINT("rebuild_hits");
-	atomic_store_explicit(&counter[C_release_count],
-			      minus(ended, atomic_load_explicit(&counter[C_reclaim_count],
-								memory_order_relaxed)),
-			      memory_order_relaxed);
+	atomic_store_explicit(
+	    &counter[C_release_count],
+	    minus(ended, atomic_load_explicit(&counter[C_reclaim_count], memory_order_relaxed)),
+	    memory_order_relaxed);
 	CRASH_POINT("rebuild_releases");
 	ended = minus(ended, atomic_load_explicit(&head->ended_used, memory_order_relaxed));
 	ended = minus(ended, atomic_load_explicit(&head->ended_dead, memory_order_relaxed));

@@ -86,6 +86,7 @@ sup_start(struct seg *seg, uint32_t *slot, uint64_t *generation)
 	txn_begin(&txn, seg);
 	avail_stage(&txn, *slot, avail_unleased(SLOT_STARTING, word), now_ns());
 	txn_set32(&txn, &s->worker_pid, 0);
+	txn_set32(&txn, &s->life, 0);
 	txn_set32(&txn, &s->leased, 0);
 	txn_set64(&txn, &s->req_mark, 0);
 	sup_move(&txn, *slot, SLOT_EMPTY, SLOT_STARTING);

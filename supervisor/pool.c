@@ -46,7 +46,7 @@ pool_child_failed(void *arg, uint32_t slot, const char *text)
 	if (console == NULL || pool->failing > 0)
 		return;
 	(void)snprintf(prefix, sizeof(prefix), "slot %u: console: ", slot);
-	suplog_tail(LOG_INFO, prefix, console + 1, 12);
+	suplog_tail(LOG_INFO, prefix, console + 1, 20);
 }
 
 static void

@@ -25,8 +25,8 @@ struct pool_setup {
 	const struct rundir *dir;
 	/* The first VM is ready (or none is wanted). */
 	void (*ready)(void *arg);
-	/* No VM can ever start: before one was ready, for a reason that trying again
-	 * does not change. The pool has given up. */
+	/* Before any VM was ready: a failure that trying again does not change, or
+	 * several in a row. The pool has given up. */
 	void (*hopeless)(void *arg, const char *why);
 	/* Draining, and no lease is left. */
 	void (*drained)(void *arg);

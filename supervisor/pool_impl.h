@@ -40,7 +40,7 @@ struct pool {
 	/* pool_start.c */
 	bool ever_ready, hopeless;
 	uint32_t ramp, ramp_cap, failing;
-	uint64_t backoff_until_ns;
+	uint64_t opened_ns, backoff_until_ns;
 	struct ev_timer backoff;
 	struct retry_op refill;
 };

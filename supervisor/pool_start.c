@@ -12,7 +12,10 @@
 #include "supervisor/pool_impl.h"
 #include "supervisor/suplog.h"
 
-#define HOPELESS_ENDS 3 /* of the fork server, or of VMs when someone waits for --daemonize */
+/* A pool that never had a VM ends after so many failures in a row, or after one
+ * that took so long: whoever started it should hear of it. */
+#define HOPELESS_ENDS 3
+#define HOPELESS_NS 60000000000ull
 
 /* --- success and failure ---------------------------------------------------------- */
 
@@ -27,7 +30,7 @@ pool_start_is_hopeless(const struct pool *pool, int error)
 	for (unsigned i = 0; i < ARRAY_SIZE(lasting); i++)
 		if (error == lasting[i])
 			return true;
-	return pool->s.cfg->daemonize && pool->failing >= HOPELESS_ENDS;
+	return pool->failing >= HOPELESS_ENDS || now_ns() - pool->opened_ns >= HOPELESS_NS;
 }
 
 static void
@@ -50,10 +53,12 @@ pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end)
 	pool->backoff_until_ns = now_ns() + pause;
 	pool->backoff.at_ns = pool->backoff_until_ns;
 	sup_failing(pool->s.seg, pool->failing, end->why);
+	if (pool_start_is_hopeless(pool, end->error)) {
+		pool_start_give_up(pool, end->why);
+		return;
+	}
 	suplog(LOG_ERR, "slot %u: VM failed to start: %s (failure %u in a row, next try in %.1f s)",
 	       slot, end->why, pool->failing, (double)pause / 1e9);
-	if (pool_start_is_hopeless(pool, end->error))
-		pool_start_give_up(pool, end->why);
 }
 
 void
@@ -171,6 +176,7 @@ pool_start_backoff_over(void *arg)
 void
 pool_start_init(struct pool *pool)
 {
+	pool->opened_ns = now_ns();
 	pool->ramp = 1;
 	pool->ramp_cap = 2 * (uint32_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
 	pool->refill.attempt = pool_start_attempt;

@@ -15,18 +15,19 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/wait.h>
 
 #include "shm/lifeline.h"
 #include "supervisor/daemon.h"
 #include "supervisor/pool.h"
+#include "supervisor/reap.h"
 #include "supervisor/server.h"
 #include "supervisor/suplog.h"
 
 #define TICK_NS 1000000000ull
+#define DRAIN_TICK_NS 50000000ull
 #define DRAIN_MS 10000u
 #define DRAIN_MAX_MS 86400000u
-#define ORPHANS_NS 5000000000ull
+#define ORPHANS_MS 5000u
 #define ERR_MAX 1024
 
 struct service {
@@ -59,6 +60,7 @@ service_stop(struct service *s, uint32_t drain_ms)
 		daemon_notify("STOPPING=1");
 	s->stopping = true;
 	ev_timer_by(&s->drain_end, end);
+	ev_timer_by(&s->tick, now_ns() + DRAIN_TICK_NS);
 	if (drain_ms == 0)
 		evloop_stop(s->loop);
 	else
@@ -145,7 +147,8 @@ service_on_tick(void *arg)
 	atomic_store_explicit(&s->seg->head->heartbeat_ns, now, memory_order_relaxed);
 	pool_tick(s->pool);
 	server_tick(s->server, now);
-	s->tick.at_ns = now + TICK_NS;
+	/* The release of an untouched VM rings no bell, and may be what a drain waits for. */
+	s->tick.at_ns = now + (s->stopping ? DRAIN_TICK_NS : TICK_NS);
 }
 
 static void
@@ -165,23 +168,6 @@ service_on_client_gone(void *arg)
 	struct service *s = arg;
 
 	pool_look(s->pool);
-}
-
-/* Ended children, one by one: seen first, so that the pid is still theirs, then
- * reaped. Those of nobody are children of ended workers. */
-static void
-service_reap(struct service *s)
-{
-	siginfo_t si;
-
-	for (;;) {
-		si.si_pid = 0;
-		if (waitid(P_ALL, 0, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ||
-		    si.si_pid == 0)
-			return;
-		(void)pool_child_ended(s->pool, &si);
-		(void)waitid(P_PID, (id_t)si.si_pid, &si, WEXITED | WNOHANG | __WALL);
-	}
 }
 
 static void
@@ -217,7 +203,7 @@ service_on_signal(void *arg, uint32_t events)
 	if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
 		return;
 	switch (si.ssi_signo) {
-	case SIGCHLD: service_reap(s); break;
+	case SIGCHLD: reap_ended(s->pool); break;
 	case SIGHUP: service_reload(s); break;
 	default:
 		suplog(LOG_INFO, "%s by signal %u%s", s->stopping ? "stopped" : "draining",
@@ -384,37 +370,11 @@ service_init(struct service *s, char *err, size_t errlen)
 	return r;
 }
 
-/* Wait for what ended workers left to us. They die with their parent; this only
- * sees to it that they are gone when we are. */
-static void
-service_await_orphans(void)
-{
-	uint64_t end = now_ns() + ORPHANS_NS, now;
-	struct timespec left;
-	sigset_t set;
-	pid_t pid;
-
-	(void)sigemptyset(&set);
-	(void)sigaddset(&set, SIGCHLD);
-	while ((pid = waitpid(-1, NULL, WNOHANG | __WALL)) >= 0) {
-		now = now_ns();
-		if (pid > 0)
-			continue;
-		if (now >= end) {
-			suplog(LOG_WARNING, "some children of ended workers still run");
-			return;
-		}
-		left.tv_sec = (time_t)((end - now) / 1000000000u);
-		left.tv_nsec = (long)((end - now) % 1000000000u);
-		(void)sigtimedwait(&set, NULL, &left);
-	}
-}
-
 static void
 service_fini(struct service *s)
 {
 	pool_close(s->pool);
-	service_await_orphans();
+	reap_orphans(ORPHANS_MS);
 	rundir_close(&s->dir);
 	/* Last of what others see: who asked us to stop waits for this. */
 	server_close(s->server);
@@ -438,6 +398,9 @@ service_run(const struct config *cfg, int argc, char **argv)
 	if (r == 0) {
 		suplog(LOG_INFO, "pool '%s', pid %d: accelerator %s (%s)", s.cfg.name,
 		       (int)getpid(), s.parts.accel, s.parts.why);
+		if (strcmp(s.cfg.recycle, "reset") == 0)
+			suplog(LOG_NOTICE, "recycle = reset: without a template to reset to, used "
+					   "VMs are replaced");
 		r = evloop_run(s.loop);
 		if (r < 0)
 			(void)fail(-r, err, sizeof(err), "event loop: %s", strerror(-r));

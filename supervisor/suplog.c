@@ -69,6 +69,7 @@ suplog_tail(int level, const char *prefix, const char *text, unsigned lines)
 		nl = memchr(p, '\n', (size_t)(end - p));
 		if (nl == NULL)
 			nl = end;
-		suplog(level, "%s%.*s", prefix, (int)(nl - p), p);
+		n = (unsigned)(nl - p) - (nl > p && nl[-1] == '\r');
+		suplog(level, "%s%.*s", prefix, (int)n, p);
 	}
 }

@@ -12,6 +12,7 @@
 #include "worker/tsc.h"
 
 #include "kvm/proto.h"
+#include "kvm/vm.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -264,9 +265,11 @@ format_args(struct qemu_args *a, const struct machine_config *cfg, int chan, int
 	(void)snprintf(a->port, sizeof(a->port), "virtserialport,chardev=chan,nr=1,name=%s",
 		       PROTO_PORT_NAME);
 	/* A busy host spoils the guest's calibration of its clock: tell it (tsc.c). lpj
-	 * is for Debian's HZ of 250. */
+	 * is for a HZ of 250, which both kernels have. With several processors it would
+	 * distrust the TSC, and fall back to a clock of 4 ms. */
 	(void)snprintf(a->append, sizeof(a->append),
-		       "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc_early_khz=%u "
+		       "console=ttyS0 quiet panic=-1 reboot=t no_timer_check tsc=reliable "
+		       "tsc_early_khz=%u "
 		       "lpj=%llu random.trust_cpu=on",
 		       khz, khz * 1000ull / 250);
 }
@@ -344,8 +347,19 @@ spawn_qemu(struct machine *m, const struct machine_config *cfg, int chan, int co
 static int
 start_child(struct machine *m, const struct machine_config *cfg, char *err, size_t errlen)
 {
+	const struct vm_config files = {
+	    .kernel = cfg->kernel,
+	    .initrd = cfg->image,
+	    .mem_mib = cfg->mem_mib,
+	};
 	int chan[2], console[2], r;
 
+	/* QEMU's own words about a bad kernel or image help nobody. */
+	r = qemu_check(err, errlen);
+	if (r == 0)
+		r = vm_check(&files, err, errlen);
+	if (r < 0)
+		return r;
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, chan) < 0)
 		return fail(errno, err, errlen, "socketpair for the guest channel: %m");
 	m->chan = chan[0];
@@ -356,8 +370,7 @@ start_child(struct machine *m, const struct machine_config *cfg, char *err, size
 	m->console = console[0];
 	_cleanup_(closep) int console_far = console[1];
 
-	r = qemu_check(err, errlen);
-	return r < 0 ? r : spawn_qemu(m, cfg, chan_far, console_far, err, errlen);
+	return spawn_qemu(m, cfg, chan_far, console_far, err, errlen);
 }
 
 static int

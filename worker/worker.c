@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define WORKER_MAGIC 0x30a7e401u
+#define WORKER_SMALL_MIB 64u /* Linux with a busybox image has trouble below that */
 
 struct worker {
 	unsigned magic;
@@ -108,11 +109,15 @@ static void
 on_ended(void *owner)
 {
 	struct worker *w = owner;
-	char why[128];
+	uint32_t mib = w->cfg->machine.mem_mib;
+	char why[256];
+	int n;
 
 	CHECK_OBJ(w, WORKER_MAGIC);
-	(void)snprintf(why, sizeof(why), "%s%s", w->cfg->ops->end(w->machine),
-		       w->announced ? "" : " while booting");
+	n = snprintf(why, sizeof(why), "%s", w->cfg->ops->end(w->machine));
+	if (!w->announced && n > 0 && (size_t)n < sizeof(why))
+		(void)snprintf(why + n, sizeof(why) - (size_t)n, " while booting%s",
+			       mib < WORKER_SMALL_MIB ? "; its memory may be too small" : "");
 	worker_end(w, -EIO, why);
 }
 

@@ -92,7 +92,7 @@ pipe_open(struct cmd *c, struct cmd_pipe *p, int mine)
 	p->child_fd = fds[!mine];
 	p->cmd = c;
 	p->src.event = pipe_event;
-	p->ready = true;
+	p->ready = mine == 1; /* it is empty: there is room, and nothing to read */
 	p->left = 0;
 	p->eof = false;
 	r = fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : poller_add(p->fd, &p->src, mine == 1);

@@ -43,6 +43,13 @@ three_idle_middle(struct scene *s)
 }
 
 static void
+newest_died(struct scene *s)
+{
+	two_idle(s);
+	atomic_store(&s->seg->slot[s->slot].life, 0x40000000);
+}
+
+static void
 all_expired(struct scene *s)
 {
 	two_idle(s);
@@ -288,6 +295,7 @@ static const struct scenario scenarios[] = {
     {"hit, release beside another", two_idle, do_acquire_release, NULL},
     {"hit, use, release", one_idle, do_acquire_use_release, NULL},
     {"hit among expired ones", all_expired, do_acquire_release, NULL},
+    {"hit past a dead one", newest_died, do_acquire_release, NULL},
     {"release", one_leased, do_release, NULL},
     {"release after use", one_touched, do_release, NULL},
     {"release to a waiter", leased_and_waited_for, do_release, NULL},

@@ -26,13 +26,19 @@ client_start() {
 	VM=$(pids_of in_use)
 }
 
-# client_ends WHAT: the verdict on a client whose VM has gone.
-client_ends() {
-	until_true $AT_ONCE gone "$CLIENT"
-	result $? "the client ends at once when $1 is killed" || kill -KILL "$CLIENT"
-	wait "$CLIENT"
+# client_reap: STATUS of the client, which is given AT_ONCE to end by itself.
+client_reap() {
+	until_true $AT_ONCE gone "$CLIENT" || kill -KILL "$CLIENT"
+	wait "$CLIENT" 2>/dev/null
 	STATUS=$?
+}
+
+# client_ends WHAT PATTERN: the verdict on a client whose VM has gone.
+client_ends() {
+	client_reap
 	echo "$STATUS" >"$TMP/status"
+	[ $STATUS -ne 137 ]
+	result $? "the client ends at once when $1 is killed"
 	[ $STATUS -eq 125 ] && [ "$(wc -l <"$TMP/err")" -eq 1 ] && err_has "$2"
 	result $? "... with status 125 and one line that says so"
 }
@@ -63,7 +69,7 @@ fi
 client_start
 qemu=$(children_of "$VM")
 kill -KILL "$VM"
-wait "$CLIENT"
+client_reap
 qemu_gone() { for p in $qemu; do gone "$p" || return 1; done; }
 check "a worker takes its children along" until_true 5 qemu_gone
 
@@ -71,7 +77,7 @@ check "a worker takes its children along" until_true 5 qemu_gone
 before=$(stat_of reclaim_count)
 client_start
 kill -KILL "$CLIENT"
-wait "$CLIENT" 2>/dev/null
+client_reap
 check "the lease of a killed client is taken back" until_true $AT_ONCE stat_is in_use_count 0
 stat_is reclaim_count $((before + 1))
 result $? "... and counted"

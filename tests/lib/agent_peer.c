@@ -5,7 +5,9 @@
  */
 #include "tests/lib/agent_peer.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -105,39 +107,77 @@ peer_new(bool cgroups)
 	return p;
 }
 
-void
-peer_wait_gone(struct peer *p, int status)
+/* Hang up and reap the agent: its exit status, or -1 if it did not end, or by a
+ * signal. */
+static int
+hang_up(struct peer *p)
 {
 	struct pollfd w = {.fd = (int)syscall(SYS_pidfd_open, p->pid, 0), .events = POLLIN};
-	int got, gone;
+	int got = 0, gone;
 
 	(void)shutdown(p->fd, SHUT_RDWR);
 	gone = poll(&w, 1, PEER_TIMEOUT_MS);
 	(void)close(w.fd);
 	if (gone != 1)
 		(void)kill(p->pid, SIGKILL);
-	assert_int_equal(waitpid(p->pid, &got, 0), p->pid);
+	(void)waitpid(p->pid, &got, 0);
 	p->pid = -1;
-	assert_int_equal(gone, 1);
-	assert_true(WIFEXITED(got));
-	assert_int_equal(WEXITSTATUS(got), status);
+	return gone == 1 && WIFEXITED(got) ? WEXITSTATUS(got) : -1;
+}
+
+void
+peer_wait_gone(struct peer *p, int status)
+{
+	assert_int_equal(hang_up(p), status);
+}
+
+/* The agent failed to clear its cgroups: do it, so that nothing stays behind. */
+static void
+clear_cgroup(const char *dir)
+{
+	char path[600];
+	struct dirent *e;
+	DIR *d;
+	int fd, tries;
+
+	(void)snprintf(path, sizeof(path), "%s/cgroup.kill", dir);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		assert_int_equal(write(fd, "1", 1), 1);
+		(void)close(fd);
+	}
+	for (tries = 0; tries < 200 && rmdir(dir) != 0; tries++) {
+		d = opendir(dir);
+		while (d != NULL && (e = readdir(d)) != NULL) {
+			(void)snprintf(path, sizeof(path), "%.300s/%.255s", dir, e->d_name);
+			if (e->d_type == DT_DIR && e->d_name[0] != '.')
+				(void)rmdir(path);
+		}
+		if (d != NULL)
+			(void)closedir(d);
+		(void)poll(NULL, 0, 10); /* the killed take a moment to go */
+	}
 }
 
 void
 peer_free(struct peer *p, int status)
 {
+	int got = p->pid > 0 ? hang_up(p) : status;
+	bool clean = true;
 	size_t i;
 
-	if (p->pid > 0)
-		peer_wait_gone(p, status);
 	(void)close(p->fd);
-	if (p->cgroup[0] != '\0')
-		assert_int_equal(rmdir(p->cgroup), 0); /* empty, or something lives on */
+	if (p->cgroup[0] != '\0' && rmdir(p->cgroup) != 0) {
+		clear_cgroup(p->cgroup);
+		clean = false;
+	}
 	for (i = 0; i <= PEER_STREAMS; i++) {
 		free(p->run[i].out);
 		free(p->run[i].err);
 	}
 	free(p);
+	assert_int_equal(got, status);
+	assert_true(clean); /* the agent has left processes or cgroups behind */
 }
 
 int
@@ -414,4 +454,35 @@ peer_ping(struct peer *p)
 	while (p->pongs == before)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 	assert_memory_equal(p->pong, "ping", 4);
+}
+
+size_t
+peer_open_pids(const char *text, int *fds, size_t max)
+{
+	size_t n = 0;
+	char *end;
+	long pid;
+
+	for (; *text != '\0' && n < max; text = end + 1) {
+		pid = strtol(text, &end, 10);
+		assert_true(pid > 1 && *end == '\n');
+		fds[n] = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
+		assert_true(fds[n] >= 0);
+		n++;
+	}
+	return n;
+}
+
+void
+peer_assert_die(int *fds, size_t n)
+{
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		struct pollfd w = {.fd = fds[i], .events = POLLIN};
+
+		if (poll(&w, 1, PEER_TIMEOUT_MS) != 1)
+			fail_msg("process %zu of %zu lives on", i + 1, n);
+		(void)close(fds[i]);
+	}
 }

@@ -93,6 +93,11 @@ struct peer_run *peer_wait_output(struct peer *p, uint32_t stream, size_t out, s
 /* A PING and its PONG: everything sent before has been acted on. */
 void peer_ping(struct peer *p);
 
+/* Pidfds of the processes whose numbers a command printed, one a line; how many. */
+size_t peer_open_pids(const char *text, int *fds, size_t max);
+/* Wait for the end of each of them, and close them. */
+void peer_assert_die(int *fds, size_t n);
+
 /* The agent has gone: expect it, with that exit status. */
 void peer_wait_gone(struct peer *p, int status);
 

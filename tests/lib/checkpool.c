@@ -112,6 +112,23 @@ check_waiters(struct seg *seg, uint32_t idle)
 	return NULL;
 }
 
+/* Every acquire was timed, but for that of a lease whose holder is still at it, or
+ * is dead and not yet reclaimed. */
+static const char *
+check_acquire_times(struct seg *seg)
+{
+	for (uint32_t i = 0; i < seg->nslots; i++) {
+		uint64_t word = atomic_load(&seg->slot[i].word);
+		uint64_t leases = slot_generation(word);
+		bool leased = slot_state(word) == SLOT_IN_USE || slot_state(word) == SLOT_DEAD;
+		uint64_t timed = leases == 0 ? 0 : hist_count(&seg->chan[i].hist[H_acquire_ns]);
+
+		CHECK(timed == leases || (leased && timed + 1 == leases), "slot %u: %llu of %llu",
+		      i, (unsigned long long)timed, (unsigned long long)leases);
+	}
+	return NULL;
+}
+
 /* Every event was counted once, whoever died. */
 static const char *
 check_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
@@ -119,11 +136,14 @@ check_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
 	const struct shm_hist *hist = seg->head->hist;
 	uint64_t acquires = stat_of(seg, C_hit_count) + stat_of(seg, C_miss_count);
 	uint64_t ended = stat_of(seg, C_release_count) + stat_of(seg, C_reclaim_count);
-	uint64_t kept = 0;
+	uint64_t kept = 0, leases = 0;
 
 	CHECK(acquires == ended + count[SLOT_IN_USE] + count[SLOT_DEAD], "%llu, %llu",
 	      (unsigned long long)acquires, (unsigned long long)ended);
-	CHECK(hist_count(&hist[H_acquire_ns]) == acquires, "acquire_ns");
+	for (uint32_t i = 0; i < seg->nslots; i++)
+		leases += slot_generation(atomic_load(&seg->slot[i].word));
+	CHECK(acquires == leases, "%llu of %llu", (unsigned long long)acquires,
+	      (unsigned long long)leases);
 	CHECK(hist_count(&hist[H_spawn_ns]) == stat_of(seg, C_spawn_count), "spawn_ns");
 	CHECK(hist_count(&hist[H_boot_ns]) == stat_of(seg, C_spawn_count), "boot_ns");
 	CHECK(hist_count(&hist[H_reset_ns]) == stat_of(seg, C_reset_count), "reset_ns");
@@ -147,7 +167,7 @@ check_all(struct seg *seg)
 	CHECK(atomic_load(&seg->head->journal.n) == 0, "journal");
 	if ((bad = check_slots(seg, count)) != NULL || (bad = check_ring(seg)) != NULL ||
 	    (bad = check_waiters(seg, count[SLOT_IDLE])) != NULL ||
-	    (bad = check_counters(seg, count)) != NULL)
+	    (bad = check_acquire_times(seg)) != NULL || (bad = check_counters(seg, count)) != NULL)
 		return bad;
 	for (unsigned s = SLOT_STARTING; s < SLOT_DEAD; s++)
 		total += count[s];

@@ -14,6 +14,27 @@
 #include "shm/ctl.h"
 
 static const char *mode = "ready";
+static char from_file[128];
+
+/* "file:PATH": the mode is what stands there at each SPAWN. */
+static void
+null_mode(void)
+{
+	const char *env = getenv("VMPOOL_NULL");
+	FILE *f;
+
+	if (env == NULL)
+		return;
+	mode = env;
+	if (strncmp(env, "file:", 5) != 0)
+		return;
+	f = fopen(env + 5, "re");
+	if (f != NULL && fgets(from_file, sizeof(from_file), f) != NULL)
+		from_file[strcspn(from_file, "\n")] = '\0';
+	mode = from_file;
+	if (f != NULL)
+		(void)fclose(f);
+}
 
 static _Noreturn void
 null_worker(int sock, pid_t supervisor)
@@ -68,6 +89,7 @@ null_spawn(int control, int lock, const struct fsrv_spawn *req, const int *fds, 
 	};
 	int pidfd = -1, r;
 
+	null_mode();
 	if (strcmp(mode, "nofork") == 0) {
 		ans.error = -EAGAIN;
 		return ctl_send(control, &ans, sizeof(ans), NULL, 0);
@@ -121,8 +143,7 @@ null_worker_main(int argc, char **argv)
 	int control, lock, fds[3], r;
 	pid_t supervisor;
 
-	if (getenv("VMPOOL_NULL") != NULL)
-		mode = getenv("VMPOOL_NULL");
+	null_mode();
 	if (argc >= 2 && strcmp(argv[1], "probe") == 0) {
 		if (strcmp(mode, "noaccel") == 0) {
 			fprintf(stderr, "no accelerator today\n");

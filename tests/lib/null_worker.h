@@ -13,6 +13,7 @@
  *   die            READY, then end
  *   nofork         the fork server refuses every SPAWN
  *   crash          the fork server ends at once
+ *   file:PATH      any of these, read from the first line of PATH at each SPAWN
  *   noaccel        the probe finds no accelerator
  */
 #ifndef VMPOOL_TESTS_NULL_WORKER_H

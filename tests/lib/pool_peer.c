@@ -151,7 +151,7 @@ int
 pool_peer_teardown(void **state)
 {
 	static const char *const files[] = {"vmlinux", "bzImage", "initramfs", "log",
-					    "notify",  "conf",	  "run"};
+					    "mode",    "notify",  "conf",      "run"};
 	char names[1024];
 	int r = 0;
 
@@ -218,6 +218,15 @@ pool_peer_ready(pid_t pid)
 	assert_int_equal(close(pidfd), 0);
 }
 
+pid_t
+pool_peer_start(const char *min_idle)
+{
+	pid_t pid = pool_peer_run(NULL, "--min-idle", min_idle, NULL);
+
+	pool_peer_ready(pid);
+	return pid;
+}
+
 int
 pool_peer_status(pid_t pid)
 {
@@ -252,6 +261,12 @@ pool_peer_log(void)
 	text[n > 0 ? n : 0] = '\0';
 	closep(&fd);
 	return text;
+}
+
+bool
+pool_peer_log_says(const char *words)
+{
+	return strstr(pool_peer_log(), words) != NULL;
 }
 
 /* --- looking ---------------------------------------------------------------------------- */

@@ -26,6 +26,8 @@ int pool_peer_teardown(void **state);
 pid_t pool_peer_run(const char *null, ...) __attribute__((sentinel));
 /* Wait until it has said READY=1; fails the test if it ends before or in 20 s. */
 void pool_peer_ready(pid_t pid);
+/* Run with --min-idle and wait until it is ready. */
+pid_t pool_peer_start(const char *min_idle);
 /* Wait for its end, 20 s. The exit status, or 256 + signal. */
 int pool_peer_status(pid_t pid);
 /* SIGTERM, then pool_peer_status. */
@@ -33,6 +35,7 @@ int pool_peer_stop(pid_t pid);
 
 /* The log so far, all supervisors of this test together. Valid until the next call. */
 const char *pool_peer_log(void);
+bool pool_peer_log_says(const char *words);
 /* Path of a file in the test's directory. Valid until the next call but three. */
 const char *pool_peer_path(const char *name);
 /* Write a file there. */

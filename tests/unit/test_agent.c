@@ -172,7 +172,7 @@ struct file_case {
 static const struct file_case file_cases[] = {
     {"plain-text", "just some words\n", 0755, ENOEXEC, "not a program"},
     {"not-executable", "#!/bin/sh\n", 0644, EACCES, "not executable"},
-    {"no-interpreter", "#!/no/such/interpreter\n", 0755, ENOENT, "interpreter"},
+    {"no-interpreter", "#!/no/such/interpreter\n", 0755, ENOENT, "its interpreter"},
     {"empty", "", 0755, ENOEXEC, "not a program"},
 };
 
@@ -248,8 +248,10 @@ test_user(void **state)
 	struct peer_exec group = {.argv = argv, .user = "daemon:bin"};
 	struct peer_exec closed = {.argv = argv, .user = "daemon", .cwd = "/root"};
 
-	if (geteuid() != 0)
-		skip(); /* only root can become somebody else */
+	if (geteuid() != 0) {
+		print_message("# skipped: only root can become somebody else\n");
+		skip();
+	}
 	assert_string_equal(run(*state, 1, &name)->out, "1\n1\n/usr/sbin,daemon\n1\n");
 	assert_string_equal(run(*state, 2, &number)->out, "4242\n4242\n/,4242\n4242\n");
 	assert_string_equal(run(*state, 3, &both)->out, "4242\n77\n/,4242\n77\n");

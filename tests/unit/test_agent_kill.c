@@ -31,38 +31,6 @@
 	"(setsid sh -c '(setsid sh -c \"echo \\$\\$; while :; do sleep 1000; done\" &)' &); " \
 	"echo $$; "
 
-/* "12\n34\n" into pidfds; returns how many. */
-static size_t
-open_pids(const char *text, int *fds, size_t max)
-{
-	size_t n = 0;
-	char *end;
-	long pid;
-
-	for (; *text != '\0' && n < max; text = end + 1) {
-		pid = strtol(text, &end, 10);
-		assert_true(pid > 1 && *end == '\n');
-		fds[n] = (int)syscall(SYS_pidfd_open, (pid_t)pid, 0);
-		assert_true(fds[n] >= 0);
-		n++;
-	}
-	return n;
-}
-
-static void
-assert_all_die(int *fds, size_t n)
-{
-	size_t i;
-
-	for (i = 0; i < n; i++) {
-		struct pollfd w = {.fd = fds[i], .events = POLLIN};
-
-		if (poll(&w, 1, PEER_TIMEOUT_MS) != 1)
-			fail_msg("process %zu of %zu lives on", i + 1, n);
-		(void)close(fds[i]);
-	}
-}
-
 static size_t
 lines(const struct peer_run *r)
 {
@@ -88,7 +56,7 @@ start_survivors(struct peer *p, uint32_t stream, uint32_t timeout_ms, int *fds)
 
 	peer_exec(p, stream, &e);
 	wait_lines(p, stream, 4);
-	assert_int_equal(open_pids(p->run[stream].out, fds, 4), 4);
+	assert_int_equal(peer_open_pids(p->run[stream].out, fds, 4), 4);
 }
 
 static void
@@ -104,7 +72,7 @@ test_timeout_kills_everything(void **state)
 	assert_int_equal(r->exit.timed_out, 1);
 	assert_int_equal(r->exit.signal, SIGKILL);
 	assert_true(r->exit.elapsed_ns >= 4000000000u);
-	assert_all_die(fds, 4);
+	peer_assert_die(fds, 4);
 	peer_sh(p, 2, "echo usable", 0);
 	assert_string_equal(peer_wait(p, 2)->out, "usable\n");
 }
@@ -119,7 +87,7 @@ test_kill_kills_everything(void **state)
 	peer_kill(p, 1, SIGKILL);
 	assert_int_equal(peer_wait(p, 1)->exit.signal, SIGKILL);
 	assert_int_equal(p->run[1].exit.timed_out, 0);
-	assert_all_die(fds, 4);
+	peer_assert_die(fds, 4);
 }
 
 static void
@@ -153,7 +121,7 @@ test_other_commands_are_left_alone(void **state)
 	start_survivors(p, 1, 0, fds);
 	peer_kill(p, 1, SIGKILL);
 	(void)peer_wait(p, 1);
-	assert_all_die(fds, 4);
+	peer_assert_die(fds, 4);
 	peer_stdin(p, 2, "\n", 1, false);
 	assert_non_null(strstr(peer_wait(p, 2)->out, "alive"));
 	assert_int_equal(p->run[2].exit.code, 0);
@@ -180,13 +148,13 @@ test_exit_does_not_wait_for_the_background(void **state)
 		       gate, done);
 	peer_sh(p, 1, script, PROTO_EXEC_STDIN);
 	wait_lines(p, 1, 1);
-	assert_int_equal(open_pids(p->run[1].out, &pid, 1), 1);
+	assert_int_equal(peer_open_pids(p->run[1].out, &pid, 1), 1);
 	peer_stdin(p, 1, "\n", 1, false);
 	assert_int_equal(peer_wait(p, 1)->exit.code, 4);
 	peer_kill(p, 1, SIGKILL);
 	peer_ping(p);
 	assert_int_equal(write(fd, "\n", 1), 1);
-	assert_all_die(&pid, 1);
+	peer_assert_die(&pid, 1);
 	assert_int_equal(unlink(done), 0);
 	(void)close(fd);
 	(void)unlink(gate);
@@ -205,14 +173,14 @@ test_many_left_behind(void **state)
 	for (i = 1; i <= N; i++) {
 		peer_sh(p, i, "setsid sh -c 'echo $$; exec sleep 1000' & read x", PROTO_EXEC_STDIN);
 		wait_lines(p, i, 1);
-		assert_int_equal(open_pids(p->run[i].out, &fds[i - 1], 1), 1);
+		assert_int_equal(peer_open_pids(p->run[i].out, &fds[i - 1], 1), 1);
 		peer_stdin(p, i, "\n", 1, false);
 		assert_int_equal(peer_wait(p, i)->exit.code, 0);
 	}
 	for (i = 0; i < N; i++)
 		assert_int_equal(syscall(SYS_pidfd_send_signal, fds[i], 0, NULL, 0), 0);
 	peer_wait_gone(p, 0);
-	assert_all_die(fds, N);
+	peer_assert_die(fds, N);
 }
 
 static void
@@ -254,14 +222,16 @@ test_hangup_kills_everything(void **state)
 
 	start_survivors(p, 1, 0, fds);
 	peer_wait_gone(p, 0);
-	assert_all_die(fds, 4);
+	peer_assert_die(fds, 4);
 }
 
 static void
 with_cgroups(void **state, void (*test)(void **))
 {
-	if (*state == NULL)
-		skip(); /* no cgroup v2 tree to write to on this machine */
+	if (*state == NULL) {
+		print_message("# skipped: no cgroup v2 tree to write to\n");
+		skip();
+	}
 	test(state);
 }
 

@@ -186,16 +186,30 @@ test_request_too_large(void **state)
 	assert_int_equal(peer_wait(p, 1)->exit.code, 9);
 }
 
+/* A command that would go on for long: its pidfd, once it runs. */
+static int
+start_sleeper(struct peer *p, uint32_t stream)
+{
+	int fd;
+
+	peer_sh(p, stream, "echo $$; exec sleep 1000", 0);
+	while (p->run[stream].out == NULL || strchr(p->run[stream].out, '\n') == NULL)
+		assert_true(peer_step(p, PEER_TIMEOUT_MS));
+	assert_int_equal(peer_open_pids(p->run[stream].out, &fd, 1), 1);
+	return fd;
+}
+
 /* The old command ends, and the stream with it: there is only one end. */
 static void
 test_stream_in_use(void **state)
 {
 	struct peer *p = *state;
+	int fd;
 
-	peer_sh(p, 1, "echo up; sleep 1000", 0);
-	(void)peer_wait_output(p, 1, 3, 0);
+	fd = start_sleeper(p, 1);
 	peer_sh(p, 1, ":", 0);
 	assert_refused(p, 1, EBUSY, "in use");
+	peer_assert_die(&fd, 1);
 	peer_ping(p);
 	assert_int_equal(p->run[1].ends, 1);
 }
@@ -221,15 +235,17 @@ test_bad_frames_end_their_stream(void **state)
 	static const unsigned char zeros[64];
 	struct peer *p = *state;
 	uint32_t i, stream;
+	int fd;
 
 	for (i = 0; i < sizeof(frame_cases) / sizeof(frame_cases[0]); i++) {
 		const struct frame_case *c = &frame_cases[i];
 
 		stream = 3 * i + 1;
 		/* on a running command, on nothing, within a request */
-		peer_sh(p, stream, "sleep 1000", 0);
+		fd = start_sleeper(p, stream);
 		peer_send(p, c->type, c->flags, stream, zeros, c->length);
 		assert_refused(p, stream, EPROTO, "does not allow");
+		peer_assert_die(&fd, 1);
 		peer_send(p, c->type, c->flags, stream + 1, zeros, c->length);
 		assert_refused(p, stream + 1, EPROTO, "does not allow");
 		peer_send(p, PROTO_EXEC, PROTO_F_MORE, stream + 2, zeros, 1);

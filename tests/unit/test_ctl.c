@@ -245,17 +245,12 @@ runtime_directory(void **state)
 static void
 paths(void **state)
 {
-	static const char *const bad[] = {"",
-					  ".",
-					  "..",
-					  ".hidden",
-					  "a/b",
-					  "a b",
-					  "a\nb",
-					  "\xc3\xa9",
-					  "a*",
-					  "0123456789012345678901234567890123456789"
-					  "012345678901234567890123"};
+	static const char *const bad[] = {
+	    "",	    ".",
+	    "..",   ".hidden",
+	    "a/b",  "a b",
+	    "a\nb", "\xc3\xa9",
+	    "a*",   "0123456789012345678901234567890123456789012345678901234567890123"};
 	const size_t max = sizeof(((struct sockaddr_un *)0)->sun_path) - 1;
 	char buf[256], err[256], dir[200];
 

@@ -183,6 +183,10 @@ garbage(void **state)
 	}
 	assert_int_equal(ring_used(&f->m, CTRL_TX), n);
 	assert_int_equal(ring_used(&f->m, CTRL_RX), 0);
+	/* a byte short of opening the port */
+	memcpy(junk, "\1\0\0\0\6\0\1", 7);
+	ring_put(&f->m, CTRL_TX, n++ % RING_NUM, junk, 7, 0);
+	notify(f, CTRL_TX);
 	assert_false(f->c.st.guest_open);
 	assert_false(f->c.virtio.broken);
 	for (unsigned i = 0; i < 1000; i++) /* repetition gets one answer at a time */

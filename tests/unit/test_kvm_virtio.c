@@ -269,6 +269,7 @@ next_out_of_range(void **state)
 	char buf[64];
 
 	ring_desc(&f->m, 0, 0, RING_BUF(0, 0), 1, RING_NEXT, RING_NUM);
+	ring_desc(&f->m, 0, RING_NUM, RING_BUF(0, 0), 1, 0, 0); /* good, but not in the table */
 	ring_offer(&f->m, 0, 0);
 	assert_int_equal(virtq_pop(&f->q, &f->m, &f->c), 1);
 	assert_int_equal(take(f, buf, sizeof(buf)), -EPROTO);

@@ -4,6 +4,7 @@
  */
 #include "shm/lifeline.h"
 #include "tests/lib/testpool.h"
+#include "tests/lib/testproc.h"
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -108,7 +109,6 @@ untouched_comes_back(void **state)
 	c = hit(seg, client);
 	assert_int_equal(c.slot, a.slot);
 	assert_true(slot_generation(c.word) == slot_generation(a.word) + 1);
-	assert_int_equal(atomic_load(&seg->slot[a.slot].uses), 2);
 	assert_int_equal(testpool_stat(seg, C_release_count), 2);
 	assert_int_equal(testpool_stat(seg, C_recycle_count), 2);
 	assert_int_equal(testpool_stat(seg, C_discard_count), 0);
@@ -270,6 +270,47 @@ expired_beyond_the_minimum_never_go_out(void **state)
 	assert_true(kicked());
 }
 
+/* Its worker has died, and the supervisor does not know yet. */
+static int
+tie_and_end(void *arg)
+{
+	return lifeline_tie(arg) != 0;
+}
+
+static void
+died_while_idle_is_passed_over(void **state)
+{
+	struct seg *seg = *state;
+	uint32_t client = testpool_client(seg), slot[3];
+	struct lease lease;
+
+	for (unsigned i = 0; i < 3; i++)
+		slot[i] = testpool_ready(seg);
+	atomic_store(&seg->slot[slot[0]].life, (uint32_t)getpid());
+	assert_false(lifeline_severed(&seg->slot[slot[0]].life));
+	assert_int_equal(testproc_wait(testproc_start(tie_and_end, &seg->slot[slot[1]].life)), 0);
+	assert_int_equal(testproc_wait(testproc_start(tie_and_end, &seg->slot[slot[2]].life)), 0);
+	assert_true(lifeline_severed(&seg->slot[slot[2]].life));
+	lease = hit(seg, client);
+	assert_int_equal(lease.slot, slot[0]);
+	assert_true(kicked());
+	assert_int_equal(testpool_state(seg, slot[1]), SLOT_RESETTING);
+	assert_int_equal(testpool_state(seg, slot[2]), SLOT_RESETTING);
+	assert_int_equal(testpool_stat(seg, C_vm_died_count), 2);
+	/* Counted once: the supervisor finds them RESETTING. */
+	assert_int_equal(sup_worker_gone(seg, slot[1], NULL), 0);
+	assert_int_equal(testpool_stat(seg, C_vm_died_count), 2);
+	/* Given back with a dead worker, it is nobody's next VM. */
+	atomic_store(&seg->slot[slot[0]].life, 0x40000000);
+	assert_int_equal(give(seg, &lease), 0);
+	assert_int_equal(testpool_state(seg, slot[0]), SLOT_RESETTING);
+	/* A new VM in that slot starts with a clean slate. */
+	assert_int_equal(sup_worker_gone(seg, slot[0], NULL), 0);
+	assert_int_equal(testpool_ready(seg), slot[0]);
+	lease = hit(seg, client);
+	assert_int_equal(lease.slot, slot[0]);
+}
+
 static void
 expired_without_minimum(void **state)
 {
@@ -320,18 +361,20 @@ acquire_is_timed(void **state)
 {
 	struct seg *seg = *state;
 	uint32_t client = testpool_client(seg);
+	const struct shm_hist *hist;
 	struct lease lease;
 	uint64_t sum;
 
 	(void)testpool_ready(seg);
 	assert_int_equal(lease_acquire(seg, client, -1, now_ns() - SECOND_NS, LOCK_TRY, &lease), 0);
-	sum = atomic_load(&seg->head->hist[H_acquire_ns].sum);
+	hist = &seg->chan[lease.slot].hist[H_acquire_ns];
+	sum = atomic_load(&hist->sum);
 	assert_true(sum >= SECOND_NS && sum < 60 * SECOND_NS);
-	assert_true(atomic_load(&seg->head->hist[H_acquire_ns].max) == sum);
+	assert_true(atomic_load(&hist->max) == sum);
 	assert_int_equal(give(seg, &lease), 0);
 	/* A start in the future counts as no time at all. */
 	assert_int_equal(lease_acquire(seg, client, -1, UINT64_MAX, LOCK_TRY, &lease), 0);
-	assert_true(atomic_load(&seg->head->hist[H_acquire_ns].sum) == sum);
+	assert_true(atomic_load(&hist->sum) == sum);
 	good(seg);
 }
 
@@ -374,6 +417,7 @@ main(void)
 	    TEST(over_max_idle_the_oldest_goes),
 	    TEST(died_under_its_lease),
 	    TEST(expired_beyond_the_minimum_never_go_out),
+	    TEST(died_while_idle_is_passed_over),
 	    TEST(expired_without_minimum),
 	    TEST(closed_pools),
 	    TEST(acquire_is_timed),

@@ -194,7 +194,6 @@ start_resets_the_channel(void **state)
 	assert_int_equal(atomic_load(&chan->rsp.head), 0);
 	assert_int_equal(atomic_load(&chan->rsp_sleepers), 0);
 	assert_int_equal(atomic_load(&chan->worker_asleep), 0);
-	assert_int_equal(atomic_load(&seg->slot[0].uses), 0);
 	/* What was counted stays counted. */
 	assert_int_equal(atomic_load(&chan->counter[C_exec_count]), 12);
 }

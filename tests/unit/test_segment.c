@@ -57,8 +57,8 @@ create_and_attach(void **state)
 	assert_int_equal(atomic_load(&b->head->count[SLOT_EMPTY]), 5);
 	assert_int_equal(atomic_load(&b->head->state), POOL_RUNNING);
 	/* The same bytes, at another address; the last one included. */
-	atomic_store(&a->slot[4].uses, 77);
-	assert_int_equal(atomic_load(&b->slot[4].uses), 77);
+	atomic_store(&a->slot[4].worker_pid, 77);
+	assert_int_equal(atomic_load(&b->slot[4].worker_pid), 77);
 	a->chan[4].rsp_data[SHM_RING_SIZE - 1] = 99;
 	assert_int_equal(b->chan[4].rsp_data[SHM_RING_SIZE - 1], 99);
 	assert_int_equal((size_t)((char *)&b->chan[5] - (char *)b->head), b->size);
@@ -161,8 +161,8 @@ read_only_stays_read_only(void **state)
 	assert_int_equal(seg_attach(&ro, dup_of(seg), true, err, sizeof(err)), 0);
 	seg_close(ro);
 	assert_int_equal(seg_attach(&ro, fd, true, err, sizeof(err)), 0);
-	atomic_store(&seg->slot[2].uses, 5);
-	assert_int_equal(atomic_load(&ro->slot[2].uses), 5);
+	atomic_store(&seg->slot[2].worker_pid, 5);
+	assert_int_equal(atomic_load(&ro->slot[2].worker_pid), 5);
 	seg_close(ro);
 	seg_close(seg);
 }
