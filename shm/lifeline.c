@@ -76,9 +76,8 @@ lifeline_drop(struct seg *seg)
 		return;
 	memcpy(&seg->head->lifeline, &seg->lifeline, sizeof(seg->lifeline));
 	seg->lifeline_tid = 0;
-	/* Leaves the word 0, which is not alive either. */
+	/* Leaves the word 0, which is not alive either, and wakes one sleeper. */
 	(void)pthread_mutex_unlock(&seg->head->lifeline);
-	(void)futex_wake(lifeline_word(seg), INT_MAX);
 }
 
 static inline bool

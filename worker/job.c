@@ -75,31 +75,45 @@ window_add(uint64_t window, const uint8_t *payload)
 
 /* --- from the client ------------------------------------------------------------ */
 
+static struct job_stream *
+stream_take(struct job *job, uint32_t id, uint32_t timeout_ms)
+{
+	struct job_stream *s = stream_find(job, 0);
+	uint64_t now = now_ns();
+
+	if (s == NULL)
+		return NULL;
+	*s = (struct job_stream){
+	    .id = id,
+	    .sending = true,
+	    .start_ns = now,
+	    .deadline_ns = timeout_ms == 0 ? 0 : now + timeout_ms * 1000000ull + JOB_GRACE_NS,
+	    .out_window = PROTO_WINDOW,
+	    .in_window = PROTO_WINDOW,
+	};
+	job->open++;
+	return s;
+}
+
 /* The first piece of an EXEC opens its stream; its header holds the time-out. */
 static struct job_stream *
 stream_open(struct job *job, const struct proto_hdr *hdr)
 {
-	struct job_stream *s = stream_find(job, 0);
+	struct job_stream *s;
 	struct proto_exec exec;
-	uint64_t now = now_ns();
 
-	if (s == NULL)
-		job_fail(job, "client opened more than %u streams", PROTO_STREAMS_MAX);
+	if (hdr->stream == JOB_CHECK_STREAM)
+		job_fail(job, "client used the reserved stream %u", hdr->stream);
 	else if (hdr->length < sizeof(exec))
 		job_fail(job, "client sent a command without a header");
 	if (job->failure[0] != '\0')
 		return NULL;
 	memcpy(&exec, job->payload, sizeof(exec));
-	*s = (struct job_stream){
-	    .id = hdr->stream,
-	    .sending = true,
-	    .start_ns = now,
-	    .deadline_ns =
-		exec.timeout_ms == 0 ? 0 : now + exec.timeout_ms * 1000000ull + JOB_GRACE_NS,
-	    .out_window = PROTO_WINDOW,
-	    .in_window = PROTO_WINDOW,
-	};
-	job->open++;
+	s = stream_take(job, hdr->stream, exec.timeout_ms);
+	if (s == NULL) {
+		job_fail(job, "client opened more than %u streams", PROTO_STREAMS_MAX);
+		return NULL;
+	}
 	stat_count(job, C_exec_count);
 	return s;
 }
@@ -250,10 +264,13 @@ static void
 stream_end(struct job *job, struct job_stream *s, const struct proto_hdr *hdr,
 	   const uint8_t *payload)
 {
-	struct proto_exit ended;
+	struct proto_exit ended = {.code = 1};
 
-	if (hdr->type == PROTO_EXIT) {
+	if (hdr->type == PROTO_EXIT)
 		memcpy(&ended, payload, sizeof(ended));
+	if (s->id == JOB_CHECK_STREAM) {
+		job->check = ended.code == 0 && ended.signal == 0 ? CHECK_PASSED : CHECK_FAILED;
+	} else if (hdr->type == PROTO_EXIT) {
 		if (ended.timed_out != 0)
 			stat_count(job, C_exec_timeout_count);
 		hist_add(&job->shm->hist[H_exec_ns], now_ns() - s->start_ns);
@@ -302,6 +319,8 @@ guest_frame(struct job *job, const struct proto_hdr *hdr, const uint8_t *payload
 	} else {
 		legal = guest_stream_frame(job, hdr, payload);
 	}
+	if (legal && hdr->stream == JOB_CHECK_STREAM)
+		return;
 	if (!legal)
 		job_fail(job, "guest broke the protocol (type %u, %u bytes, stream %u)", hdr->type,
 			 hdr->length, hdr->stream);
@@ -386,6 +405,34 @@ void
 job_awake(struct job *job)
 {
 	atomic_store_explicit(&job->shm->worker_asleep, 0, memory_order_relaxed);
+}
+
+int
+job_check(struct job *job)
+{
+	static const struct {
+		struct proto_exec exec;
+		char strings[sizeof("/bin/true") + 2]; /* argument, no directory, no user */
+	} request = {{.size = sizeof(struct proto_exec) + sizeof("/bin/true") + 2,
+		      .argc = 1,
+		      .timeout_ms = JOB_CHECK_MS},
+		     "/bin/true"};
+	const struct proto_hdr hdr = {
+	    .length = request.exec.size,
+	    .type = PROTO_EXEC,
+	    .stream = JOB_CHECK_STREAM,
+	};
+	struct job_stream *s;
+
+	CHECK_OBJ(job, JOB_MAGIC);
+	if (!job->ready || job->open > 0 || !chan_room(&job->chan))
+		return -EBUSY;
+	s = stream_take(job, JOB_CHECK_STREAM, JOB_CHECK_MS);
+	AN(s);
+	s->sending = false;
+	job->check = CHECK_RUNNING;
+	chan_send(&job->chan, &hdr, &request);
+	return 0;
 }
 
 uint64_t

@@ -25,7 +25,16 @@
 #include "shm/segment.h"
 #include "worker/chan.h"
 
-#define JOB_GRACE_NS 5000000000ull /* the host's backstop fires this much after the guest's own */
+#define JOB_GRACE_NS 5000000000ull  /* the host's backstop fires this much after the guest's own */
+#define JOB_CHECK_STREAM UINT32_MAX /* the health check's; clients may not use it */
+#define JOB_CHECK_MS 5000u	    /* a healthy guest runs /bin/true within this time */
+
+enum job_check {
+	CHECK_NONE,
+	CHECK_RUNNING,
+	CHECK_PASSED, /* the guest ran /bin/true and it ended with status 0 */
+	CHECK_FAILED,
+};
 
 struct job_stream {
 	uint32_t id;	       /* 0 = free entry */
@@ -49,6 +58,7 @@ struct job {
 	uint32_t pings; /* PINGs not answered yet */
 	unsigned open;	/* streams in use */
 	bool published; /* records were written since the client was last woken */
+	enum job_check check;
 	struct job_stream stream[PROTO_STREAMS_MAX];
 	uint8_t payload[RING_PAYLOAD_MAX];
 	char failure[160]; /* why the VM must end; "" = it need not */
@@ -65,6 +75,11 @@ bool job_pump(struct job *job);
  * sleeps. false if something has come meanwhile. */
 bool job_sleep(struct job *job);
 void job_awake(struct job *job);
+
+/* Run /bin/true in the guest; check says how it ended. -EBUSY: the guest is not
+ * ready, or does something else. A guest that stays silent fails by its deadline
+ * (job_expire). */
+int job_check(struct job *job) must_check;
 
 /* The earliest backstop deadline of all commands, 0 if there is none; and the
  * check that one has passed, which sets failure. */

@@ -47,6 +47,16 @@ tell_ready(struct worker *w)
 	tell(w, &msg);
 }
 
+/* Say how the health check ended: error is 0 when it passed. */
+static void
+tell_checked(struct worker *w, int error)
+{
+	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_CHECKED, .error = error};
+
+	w->job.check = CHECK_NONE;
+	tell(w, &msg);
+}
+
 static void
 tell_failed(int control, struct machine *machine, const struct machine_ops *ops, int error,
 	    const char *why)
@@ -79,8 +89,10 @@ on_control(struct loop_op *op, int res)
 	CHECK_OBJ(w, WORKER_MAGIC);
 	while (r >= 0) {
 		r = ctl_recv(w->cfg->control, &msg, sizeof(msg), NULL, 0);
-		if (r == 0 && (msg.magic != CTL_MAGIC || msg.kind == WORKER_STOP))
+		if (r == 0 && (msg.magic != CTL_MAGIC || msg.kind != WORKER_CHECK))
 			r = -EPIPE;
+		if (r == 0 && job_check(&w->job) < 0)
+			tell_checked(w, -EBUSY);
 	}
 	if (r != -EAGAIN)
 		loop_stop(w->loop, 0);
@@ -149,6 +161,8 @@ on_idle(void *owner)
 
 	if (w->job.ready && !w->announced)
 		tell_ready(w);
+	if (w->job.check == CHECK_PASSED || w->job.check == CHECK_FAILED)
+		tell_checked(w, w->job.check == CHECK_PASSED ? 0 : -EIO);
 	if (w->job.failure[0] != '\0') {
 		worker_end(w, -EPROTO, w->job.failure);
 		return true;

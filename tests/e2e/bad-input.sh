@@ -26,10 +26,11 @@ mistake() {
 
 # start_fails NAME PATTERN COMMAND...: like it, but the line is the last one: what
 # a machine said before its end may stand above it.
+START=(env "$MARK" "$BIN/vmpool" -p "$POOL" start)
 start_fails() {
 	local name=$1 pattern=$2
 	shift 2
-	run 180 "$@"
+	run 90 "$@"
 	[ "$STATUS" -eq 1 ] && tail -n 1 "$TMP/err" | grep -qE -- "$pattern" && until_true 5 no_processes && no_files
 	result $? "$name"
 }
@@ -56,8 +57,8 @@ mistake "vmpoold: no such image" 1 '/no/such' "${VMPOOLD[@]}" --image /no/such
 
 long=$TMP/$(printf '%0120d' 0)
 mkdir "$long"
-mistake "vmpoold: runtime directory too long" 1 'too long' env VMPOOL_RUNDIR="$long" "${VMPOOLD[@]}"
-mistake "vmpool: runtime directory too long" 1 'too long' env VMPOOL_RUNDIR="$long" "$BIN/vmpool" list
+mistake "vmpoold: runtime directory too long" 1 'too long|longer than' env VMPOOL_RUNDIR="$long" "${VMPOOLD[@]}"
+mistake "vmpool: runtime directory too long" 1 'too long|longer than' env VMPOOL_RUNDIR="$long" "$BIN/vmpool" list
 
 if [ ! -e "$GUEST/initramfs" ]; then
 	skip "machines that do not start" "the guest image is not built (make guest)"
@@ -66,10 +67,10 @@ if [ ! -e "$GUEST/initramfs" ]; then
 fi
 
 head -c 200000 "$GUEST/bzImage" >"$TMP/truncated"
-start_fails "vmpoold: a truncated kernel" 'kernel|bzImage|truncated' "${VMPOOLD[@]}" --kernel "$TMP/truncated"
-start_fails "vmpoold: a text file as kernel" 'kernel' "${VMPOOLD[@]}" --kernel /etc/passwd
-start_fails "vmpoold: an image that is no cpio" 'image|initr|cpio' "${VMPOOLD[@]}" --image /etc/passwd
-start_fails "vmpoold: memory too small to boot" 'memory' "${VMPOOLD[@]}" --memory 32
+start_fails "vmpoold: a truncated kernel" 'kernel|bzImage|truncated' "${START[@]}" --kernel "$TMP/truncated"
+start_fails "vmpoold: a text file as kernel" 'kernel' "${START[@]}" --kernel /etc/passwd
+start_fails "vmpoold: an image that is no cpio" 'image|initr|cpio' "${START[@]}" --image /etc/passwd
+start_fails "vmpoold: memory too small to boot" 'memory' "${START[@]}" --memory 32
 
 # As somebody who may not open /dev/kvm.
 chmod 755 "$TMP"
@@ -77,14 +78,14 @@ if [ "$(id -u)" = 0 ] && [ -e /dev/kvm ] && command -v setpriv >/dev/null &&
 	chown nobody "$VMPOOL_RUNDIR" && ! setpriv --reuid=nobody --clear-groups test -w /dev/kvm &&
 	setpriv --reuid=nobody --clear-groups test -x "$BIN/vmpoold"; then
 	start_fails "vmpoold: no permission on /dev/kvm" '/dev/kvm' \
-		setpriv --reuid=nobody --clear-groups "${VMPOOLD[@]}" --accel kvm
+		setpriv --reuid=nobody --clear-groups "${START[@]}" --accel kvm
 	chown root "$VMPOOL_RUNDIR"
 else
 	skip "vmpoold: no permission on /dev/kvm" "needs root, a protected /dev/kvm and a readable build"
 fi
 mkdir "$TMP/empty"
-start_fails "vmpoold: no QEMU installed" '(qemu|QEMU).*install' env PATH="$TMP/empty" "$(command -v env)" \
-	"$MARK" "$BIN/vmpoold" --foreground --name "$POOL" --accel tcg
+start_fails "vmpoold: no QEMU installed" '(qemu|QEMU).*install' env PATH="$TMP/empty" "$MARK" \
+	"$BIN/vmpool" -p "$POOL" start --accel tcg
 
 pool_start --min-idle 1 --max-total 1
 run 60 "${VMPOOLD[@]}"

@@ -347,6 +347,39 @@ test_frames_for_ended_streams_are_dropped(void **state)
 	assert_string_equal(f->job->failure, "");
 }
 
+static void
+test_health_check(void **state)
+{
+	struct fixture *f = *state;
+	struct proto_exec exec = {.size = sizeof(exec), .argc = 1};
+	struct proto_exit done = {0};
+	struct proto_hdr hdr;
+
+	assert_int_equal(job_check(f->job), 0);
+	assert_int_equal(job_check(f->job), -EBUSY);
+	pump_all(f);
+	memcpy(&hdr, fake.to_guest, sizeof(hdr));
+	memcpy(&exec, fake.to_guest + sizeof(hdr), sizeof(exec));
+	assert_int_equal(hdr.type, PROTO_EXEC);
+	assert_int_equal(exec.size, hdr.length);
+	assert_int_equal(fake.to_len, sizeof(hdr) + hdr.length);
+	assert_memory_equal(fake.to_guest + sizeof(hdr) + sizeof(exec), "/bin/true\0\0", 12);
+	assert_int_equal(f->job->check, CHECK_RUNNING);
+	guest_says(PROTO_EXIT, JOB_CHECK_STREAM, &done, sizeof(done));
+	pump_all(f);
+	assert_int_equal(f->job->check, CHECK_PASSED);
+	assert_int_equal(atomic_load(&f->seg->chan[1].rsp.tail), 0);
+	assert_int_equal(atomic_load(&f->seg->chan[1].counter[C_exec_count]), 0);
+	done.code = 1;
+	assert_int_equal(job_check(f->job), 0);
+	guest_says(PROTO_EXIT, JOB_CHECK_STREAM, &done, sizeof(done));
+	pump_all(f);
+	assert_int_equal(f->job->check, CHECK_FAILED);
+	assert_int_equal(client_says(f, PROTO_EXEC, 0, JOB_CHECK_STREAM, &exec, sizeof(exec)), 0);
+	pump_all(f);
+	assert_non_null(strstr(f->job->failure, "reserved"));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -364,6 +397,7 @@ main(void)
 	    TEST(test_too_many_streams),
 	    TEST(test_backstop_comes_after_the_guests_own_deadline),
 	    TEST(test_frames_for_ended_streams_are_dropped),
+	    TEST(test_health_check),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -256,11 +256,12 @@ hostile_journal(void **state)
 	atomic_store(&j->n, ARRAY_SIZE(bad));
 	assert_int_equal(txn_replay(seg), 0);
 	assert_memory_equal(before, (char *)seg->head, chan);
+	/* A good one, but of a journal that is too long. */
+	atomic_store(&j->e[0].place, seq | 8ull << 32);
 	atomic_store(&j->n, JOURNAL_MAX + 1);
 	assert_int_equal(txn_replay(seg), 0);
 	assert_int_equal(atomic_load(&j->n), 0);
-	/* And one that is fine. */
-	atomic_store(&j->e[0].place, seq | 8ull << 32);
+	/* And the same of a journal that is not. */
 	atomic_store(&j->n, 1);
 	assert_int_equal(txn_replay(seg), 1);
 	assert_true(atomic_load(&seg->head->seq) == 0x4141414141414141ull);
