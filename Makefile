@@ -27,12 +27,18 @@ CLI := $(call obj,shm/cli/*.c)
 
 BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker
 BENCHES := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
+# The programs with crash points and the null machine compiled in (VMPOOL_TEST).
+TEST_BIN := $(B)/test/bin/vmpoold $(B)/test/bin/vmpool $(B)/test/bin/vmpoolstat $(B)/test/libexec/vmpool-worker
+FUZZERS := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/kvm/test_*.c tests/crash/test_*.c))
 
-.PHONY: all tests benches guest kernel demo test bench lint asan tsan install clean
+.PHONY: all tests test-programs stress-programs fuzzers benches stress fuzz guest kernel demo test bench lint asan tsan install clean
 all: $(BIN) $(B)/lib/libvmpool.so $(B)/lib/libvmpool.a
 tests: $(TESTS)
 benches: $(BENCHES)
+test-programs: $(TEST_BIN)
+stress-programs: $(TEST_BIN) $(B)/stress/stress
+fuzzers: $(TEST_BIN) $(FUZZERS)
 
 # --- what people type ---------------------------------------------------------
 # Each installs what it needs first, so that a fresh machine needs nothing else.
@@ -43,7 +49,7 @@ demo:
 
 test:
 	scripts/setup --test
-	$(MAKE) -j2 all tests guest
+	$(MAKE) -j2 all tests stress-programs guest
 	scripts/run-tests
 
 bench:
@@ -73,6 +79,18 @@ asan:
 tsan:
 	$(MAKE) -j2 B=$(B)/tsan CFLAGS="-O1 -g -fsanitize=thread" tests
 	VMPOOL_TESTS=$(B)/tsan/tests scripts/run-tests unit
+
+# make stress SECONDS=600 ACCEL=tcg; see scripts/stress --help, scripts/fuzz --help.
+stress:
+	scripts/setup --test
+	$(MAKE) -j2 stress-programs $(if $(filter-out null,$(ACCEL)),guest)
+	scripts/stress $(if $(SECONDS),--seconds $(SECONDS)) $(if $(ACCEL),--accel $(ACCEL)) $(if $(SEED),--seed $(SEED))
+
+# Under the sanitizers, which see what a survivor would not notice.
+fuzz:
+	scripts/setup --test
+	$(MAKE) -j2 B=$(B)/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" fuzzers
+	VMPOOL_TEST_BUILD=$(B)/asan scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 install: all guest
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
@@ -127,9 +145,22 @@ $(B)/lib/libtest.a: $(TEST_LIB)
 	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tobj/tests/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
+$(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+$(B)/fuzz/%: $(B)/tobj/tests/fuzz/%.o $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+
+TEST_CLI := $(call tobj,$(CLI))
+$(B)/test/bin/vmpoold: $(B)/tobj/supervisor/main.o $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+$(B)/test/bin/%: $(B)/tobj/shm/%.o $(TEST_CLI) $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+$(B)/test/libexec/vmpool-worker: $(B)/tobj/worker/main.o $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
 
 # Benchmarks measure the code as it ships, without crash points.
-$(B)/bench/%: $(B)/obj/tests/bench/%.o $(B)/obj/tests/bench/report.o $(SHM) $(KVM)
+BENCH_LIB := $(patsubst %.c,$(B)/obj/%.o,$(filter-out tests/bench/bench_%,$(wildcard tests/bench/*.c)))
+$(B)/bench/%: $(B)/obj/tests/bench/%.o $(BENCH_LIB) $(SHM) $(KVM) $(WORKER)
 	$(link) -lm $(LDLIBS)
 
 -include $(shell find $(B)/obj $(B)/tobj -name '*.d' 2>/dev/null)

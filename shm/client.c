@@ -29,8 +29,12 @@ pool_name(const char *name)
 uint64_t
 client_deadline(int64_t timeout_ms)
 {
-	uint64_t now = now_ns();
+	return client_deadline_from(now_ns(), timeout_ms);
+}
 
+uint64_t
+client_deadline_from(uint64_t now, int64_t timeout_ms)
+{
 	if (timeout_ms < 0 || (uint64_t)timeout_ms > (UINT64_MAX - now) / 1000000u)
 		return LOCK_FOREVER;
 	return now + (uint64_t)timeout_ms * 1000000u;

@@ -147,6 +147,7 @@ bool client_forked(const struct vmpool *pool);
 int client_bells(struct vmpool *pool, uint32_t slot, struct bells *out) must_check;
 /* CLOCK_MONOTONIC deadline; < 0: LOCK_FOREVER. */
 uint64_t client_deadline(int64_t timeout_ms);
+uint64_t client_deadline_from(uint64_t now, int64_t timeout_ms);
 
 /* --- client_conn.c: vm->lock is held by the caller, unless said otherwise --------- */
 

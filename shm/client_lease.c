@@ -95,7 +95,8 @@ vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, stru
 	if (vm == NULL)
 		return client_fail(pool, -ENOMEM, "out of memory");
 	r = lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
-			  timeout_ms == 0 ? LOCK_TRY : client_deadline(timeout_ms), &vm->lease);
+			  timeout_ms == 0 ? LOCK_TRY : client_deadline_from(start, timeout_ms),
+			  &vm->lease);
 	if (r < 0) {
 		free(vm);
 		return lease_fail(pool, r, timeout_ms);

@@ -215,9 +215,10 @@ struct shm_head {
 	/* Held by the supervisor for life; its death wakes whoever waits on it. */
 	pthread_mutex_t lifeline __attribute__((aligned(64)));
 
-	/* The pool lock, and what it guards. */
-	struct shm_lock lock;
+	/* The pool lock, and what it guards. What every claim and release touches is
+	 * together: the lock, the words behind it, the first counters. */
 	struct shm_journal journal __attribute__((aligned(64)));
+	struct shm_lock lock __attribute__((aligned(128)));
 	_Atomic uint64_t seq
 	    __attribute__((aligned(64))); /* idle_seq and ticket numbers given out so far */
 	_Atomic uint32_t warm_target;	  /* hold at least this many idle until lowered */
@@ -227,13 +228,13 @@ struct shm_head {
 	_Atomic uint32_t count[SLOT_STATES];
 	_Atomic uint32_t idle_head; /* place of the oldest in the idle ring */
 	_Atomic uint32_t waiting;
+	/* Statistics, under the lock. */
+	_Atomic uint64_t counter[POOL_COUNTERS] __attribute__((aligned(64)));
+	struct shm_hist hist[POOL_HISTS];
 	/* Leases that ended so far with a used VM, those whose VM had died, and used
 	 * VMs that were reset and became idle again: what repair needs to tell
 	 * hit_count, release_count and recycle_count from the slots' generations. */
 	_Atomic uint64_t ended_used, ended_dead, reset_leased;
-	/* Statistics, under the lock. */
-	_Atomic uint64_t counter[POOL_COUNTERS] __attribute__((aligned(64)));
-	struct shm_hist hist[POOL_HISTS];
 };
 
 /* The format word: a build with any other size, count or place has another word. */

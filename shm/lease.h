@@ -22,8 +22,9 @@ struct lease {
 
 /* Borrow: the newest idle VM (hit), else queue in arrival order until granted
  * (miss), at most until deadline_ns (LOCK_TRY: only an idle VM; LOCK_FOREVER).
- * kick_fd is the supervisor's doorbell eventfd, rung once when queueing so that
- * a VM is started. start_ns: when the caller's call began, for acquire_ns.
+ * kick_fd is the supervisor's doorbell eventfd (-1: none), rung once when queueing
+ * so that a VM is started, and when expired or dead VMs had to make way. start_ns:
+ * when the caller's call began (now_ns), for acquire_ns and the VM's age.
  * 0 with *out; -ETIMEDOUT; -EINTR (signal; no longer queued); -EAGAIN (too many
  * waiters, or LOCK_TRY and none idle); -ENOTCONN (supervisor dead); -ESHUTDOWN
  * (draining); -EIO (starts keep failing: head.failing reached LEASE_FAILING
@@ -62,7 +63,8 @@ int sup_set_worker(struct seg *seg, uint32_t slot, uint32_t pid) must_check;
 
 /* STARTING (or RESETTING, after a reset) -> IDLE, or straight IN_USE of the
  * first waiter, which is woken. Counts spawn_count and spawn_ns/boot_ns, or
- * recycle_count, reset_count and reset_ns. boot_ns: the worker's figure. */
+ * recycle_count, reset_count and reset_ns. boot_ns: the worker's figure. Over
+ * max-idle the oldest idle VM goes to RESETTING: look at the slots afterwards. */
 int sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns) must_check;
 
 /* IDLE -> RESETTING because it expired, failed its health check, or is doomed. */

@@ -58,12 +58,13 @@ lifeline_hold(struct seg *seg)
 		r = pthread_mutex_trylock(&seg->head->lifeline);
 	if (r != 0)
 		return -r;
-	memcpy(&seg->lifeline, &seg->head->lifeline, sizeof(seg->lifeline));
 	seg->lifeline_tid = (uint32_t)gettid();
 	/* Pairs with the acquire load in lifeline_alive. */
 	if ((atomic_fetch_or_explicit(lifeline_word(seg), FUTEX_WAITERS, memory_order_release) &
 	     FUTEX_TID_MASK) != seg->lifeline_tid)
 		return -ENOTSUP;
+	/* With FUTEX_WAITERS: only then does the unlock in lifeline_drop wake anybody. */
+	memcpy(&seg->lifeline, &seg->head->lifeline, sizeof(seg->lifeline));
 	return 0;
 }
 

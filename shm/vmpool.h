@@ -164,7 +164,8 @@ enum vmpool_event_type {
 
 struct vmpool_event {
 	enum vmpool_event_type type;
-	const void *data; /* STDOUT, STDERR: len bytes, valid until the next vmpool_proc_next on it */
+	const void
+	    *data; /* STDOUT, STDERR: len bytes, valid until the next vmpool_proc_next on it */
 	size_t len;
 	int exit_code;
 	int signal;

@@ -33,6 +33,13 @@ struct option_row {
 #define FIELD(f) offsetof(struct config, f), sizeof(((struct config *)NULL)->f)
 #define LIVE_MAX (SHM_SLOTS_MAX / 2)
 
+/* The test build can do without VMs (tests/lib/machine_null.c). */
+#ifdef VMPOOL_TEST
+#define ACCELS "auto|kvm|tcg|null"
+#else
+#define ACCELS "auto|kvm|tcg"
+#endif
+
 /* clang-format off */
 static const struct option_row rows[] = {
 	{"config", "FILE", OPT_STRING, CLI_ONLY, FIELD(file), 0, 0, NULL, "read settings from FILE: these keys, 'key = value', under [pool]"},
@@ -46,7 +53,7 @@ static const struct option_row rows[] = {
 	{"vcpus", "N", OPT_NUMBER, 0, FIELD(vcpus), 1, 8, NULL, "processors of a VM"},
 	{"kernel", "FILE", OPT_STRING, 0, FIELD(kernel), 0, 0, NULL, "guest kernel: ELF vmlinux or bzImage"},
 	{"image", "FILE", OPT_STRING, 0, FIELD(image), 0, 0, NULL, "guest image: initramfs"},
-	{"accel", "WHICH", OPT_CHOICE, 0, FIELD(accel), 0, 0, "auto|kvm|tcg", "what runs the VMs"},
+	{"accel", "WHICH", OPT_CHOICE, 0, FIELD(accel), 0, 0, ACCELS, "what runs the VMs"},
 	{"recycle", "HOW", OPT_CHOICE, LIVE, FIELD(recycle), 0, 0, "reset|discard", "what becomes of a used VM"},
 	{"daemonize", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 1, 0, NULL, "return when the pool is ready; log to syslog"},
 	{"foreground", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 0, 0, NULL, "stay in the foreground; log to stderr (default)"},

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #include "shm/ctl.h"
+#include "supervisor/errpipe.h"
 #include "supervisor/launch.h"
 #include "supervisor/policy.h"
 #include "supervisor/suplog.h"
@@ -31,6 +32,7 @@ struct forker {
 	struct forker_ops ops;
 	pid_t pid; /* 0 = not running */
 	int pidfd, sock;
+	struct errpipe err;
 	bool broken; /* killed, or its socket has closed: spawn no more */
 	struct ev_source src;
 	struct ev_timer restart;
@@ -58,7 +60,7 @@ forker_exec(struct forker *fk, int theirs)
 	struct launch what = {
 	    .argv = argv,
 	    .out = -1,
-	    .err = -1,
+	    .err = fk->err.write_fd,
 	    .quiet = fk->cfg->daemonize,
 	    .keep = {theirs, fk->segment_fd, fk->dir->lock_fd},
 	    .nkeep = 3,
@@ -190,8 +192,11 @@ forker_open(struct forker **out, struct evloop *loop, const struct config *cfg,
 	fk->src.arg = fk;
 	fk->restart.fire = forker_restart;
 	fk->restart.arg = fk;
-	r = forker_start(fk);
+	r = errpipe_open(&fk->err, loop);
+	if (r == 0)
+		r = forker_start(fk);
 	if (r < 0) {
+		errpipe_close(&fk->err);
 		free(fk);
 		return fail(-r, err, errlen, "cannot start %s: %s", parts->worker, strerror(-r));
 	}
@@ -205,12 +210,13 @@ forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
 	     const struct bell_pair *bells)
 {
 	struct fsrv_spawn msg = {.magic = CTL_MAGIC, .slot = slot, .generation = generation};
-	int fds[] = {sock, bells->request, bells->response};
+	int fds[] = {sock, bells->request, bells->response}, r;
 
 	CHECK_OBJ(fk, FORKER_MAGIC);
 	if (fk->pid == 0 || fk->broken)
 		return -ENOTCONN;
-	return ctl_send(fk->sock, &msg, sizeof(msg), fds, 3);
+	r = ctl_send(fk->sock, &msg, sizeof(msg), fds, 3);
+	return r == -EPIPE ? -ENOTCONN : r;
 }
 
 void
@@ -224,7 +230,7 @@ forker_answers(struct forker *fk)
 bool
 forker_ended(struct forker *fk, const siginfo_t *si)
 {
-	char why[128];
+	char why[400];
 
 	CHECK_OBJ(fk, FORKER_MAGIC);
 	if (si->si_pid != fk->pid)
@@ -236,8 +242,12 @@ forker_ended(struct forker *fk, const siginfo_t *si)
 	closep(&fk->pidfd);
 	closep(&fk->sock);
 	fk->failing++;
-	(void)snprintf(why, sizeof(why), "the fork server ended (%s %d)",
-		       si->si_code == CLD_EXITED ? "status" : "signal", si->si_status);
+	errpipe_drain(&fk->err);
+	(void)snprintf(why, sizeof(why), "the fork server ended (%s %d)%s%s",
+		       si->si_code == CLD_EXITED ? "status" : "signal", si->si_status,
+		       si->si_code == CLD_EXITED && fk->err.last[0] != '\0' ? ": " : "",
+		       si->si_code == CLD_EXITED ? fk->err.last : "");
+	fk->err.last[0] = '\0';
 	ev_timer_by(&fk->restart, now_ns() + policy_backoff_ns(fk->failing));
 	fk->ops.down(fk->ops.arg, fk->failing, why);
 	return true;
@@ -269,6 +279,7 @@ forker_close(struct forker *fk)
 		(void)waitpid(fk->pid, NULL, 0);
 	}
 	closep(&fk->pidfd);
+	errpipe_close(&fk->err);
 	fk->magic = 0;
 	free(fk);
 }

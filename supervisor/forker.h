@@ -40,7 +40,8 @@ int forker_open(struct forker **out, struct evloop *loop, const struct config *c
 		const struct forker_ops *ops, char *err, size_t errlen) must_check;
 
 /* Ask for a worker of this slot: sock is its end of the control socket. 0, or
- * -errno (-ENOTCONN: the fork server is down). The descriptors are copied. */
+ * -errno. -ENOTCONN: the fork server has ended or is about to; down() will be
+ * called. The descriptors are copied. */
 int forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
 		 const struct bell_pair *bells) must_check;
 

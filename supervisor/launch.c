@@ -33,6 +33,7 @@ launch_signals(posix_spawnattr_t *attr)
 
 	(void)sigemptyset(&none);
 	(void)sigfillset(&all);
+	(void)sigdelset(&all, SIGPIPE);
 	r = posix_spawnattr_setsigmask(attr, &none);
 	if (r == 0)
 		r = posix_spawnattr_setsigdefault(attr, &all);

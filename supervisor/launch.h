@@ -20,7 +20,8 @@ struct launch {
 };
 
 /* Every other descriptor of ours is close-on-exec. Signals are unblocked and at
- * their defaults. Returns when the program runs: 0 with *pid, or -errno. */
+ * their defaults, but SIGPIPE stays ignored (stderr may be a pipe to us, and we
+ * may be dead). Returns when the program runs: 0 with *pid, or -errno. */
 int launch(const struct launch *what, pid_t *pid) must_check;
 
 #endif

@@ -23,7 +23,7 @@ pool_child_spawned(void *arg, uint32_t slot, pid_t pid)
 	struct pool *pool = arg;
 
 	pool->slot[slot].pid = pid;
-	pool_slot_todo(pool, slot, TODO_WORKER);
+	pool_slot_due(pool, slot, DUE_WORKER);
 }
 
 static void
@@ -32,7 +32,7 @@ pool_child_ready(void *arg, uint32_t slot, uint64_t boot_ns)
 	struct pool *pool = arg;
 
 	pool->slot[slot].boot_ns = boot_ns;
-	pool_slot_todo(pool, slot, TODO_READY);
+	pool_slot_due(pool, slot, DUE_READY);
 }
 
 static void
@@ -61,7 +61,7 @@ pool_child_gone(void *arg, uint32_t slot, const struct child_end *end)
 		suplog(LOG_WARNING, "slot %u: VM ended while %s: %s", slot,
 		       state == SLOT_IN_USE ? "in use" : "idle", end->why);
 	}
-	pool_slot_todo(pool, slot, TODO_GONE);
+	pool_slot_due(pool, slot, DUE_GONE);
 }
 
 /* --- what the fork server says ------------------------------------------------------- */
@@ -83,20 +83,20 @@ pool_look_at(struct pool *pool, uint32_t slot)
 	enum slot_state state = slot_state(pool_slot_word(pool, slot));
 	enum child_state child = child_state(pool->children, slot);
 
-	if (pool->slot[slot].todo != 0)
+	if (pool->slot[slot].due != 0)
 		return;
 	if (child == CHILD_NONE) {
 		/* A VM without a worker: no VM. */
 		if (state == SLOT_STARTING || state == SLOT_IDLE || state == SLOT_IN_USE ||
 		    state == SLOT_RESETTING)
-			pool_slot_todo(pool, slot, TODO_GONE);
+			pool_slot_due(pool, slot, DUE_GONE);
 	} else if (child == CHILD_READY) {
 		if (state == SLOT_RESETTING)
 			child_kill(pool->children, slot, "it was used");
 		else if (state != SLOT_IDLE && state != SLOT_IN_USE)
 			child_kill(pool->children, slot, "its slot was changed by others");
 		else if (state == SLOT_IDLE && pool->draining)
-			pool_slot_todo(pool, slot, TODO_EVICT);
+			pool_slot_due(pool, slot, DUE_EVICT);
 	}
 }
 
@@ -134,7 +134,7 @@ pool_expire(struct pool *pool)
 	uint32_t n = 0;
 
 	for (uint32_t i = 0; i < seg->nslots; i++) {
-		if (slot_state(pool_slot_word(pool, i)) != SLOT_IDLE || pool->slot[i].todo != 0)
+		if (slot_state(pool_slot_word(pool, i)) != SLOT_IDLE || pool->slot[i].due != 0)
 			continue;
 		since = atomic_load_explicit(&seg->slot[i].since_ns, memory_order_relaxed);
 		born = atomic_load_explicit(&seg->slot[i].born_ns, memory_order_relaxed);
@@ -148,7 +148,7 @@ pool_expire(struct pool *pool)
 	in.idle = n;
 	n = policy_expire(vm, n, policy_keep(&in), policy_excess(&in), in.now_ns);
 	for (uint32_t i = 0; i < n; i++)
-		pool_slot_todo(pool, vm[i].slot, TODO_EVICT);
+		pool_slot_due(pool, vm[i].slot, DUE_EVICT);
 }
 
 void

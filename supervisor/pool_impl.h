@@ -13,16 +13,16 @@
 
 /* Changes of a slot in the segment that are still to be made, in this order. */
 enum {
-	TODO_WORKER = 1, /* note the worker's pid */
-	TODO_READY = 2,	 /* STARTING -> IDLE or IN_USE */
-	TODO_EVICT = 4,	 /* IDLE -> RESETTING, then end it */
-	TODO_GONE = 8,	 /* the worker is no more */
+	DUE_WORKER = 1, /* note the worker's pid */
+	DUE_READY = 2,	/* STARTING -> IDLE or IN_USE */
+	DUE_EVICT = 4,	/* IDLE -> RESETTING, then end it */
+	DUE_GONE = 8,	/* the worker is no more */
 };
 
 struct pool_slot {
 	struct pool *pool;
 	struct retry_op op;
-	unsigned todo;
+	unsigned due;
 	uint64_t boot_ns;
 	pid_t pid;
 };
@@ -49,7 +49,7 @@ struct pool {
 
 void pool_slot_init(struct pool *pool);
 /* Make this change, now or when the pool lock is free. */
-void pool_slot_todo(struct pool *pool, uint32_t slot, unsigned what);
+void pool_slot_due(struct pool *pool, uint32_t slot, unsigned what);
 /* The slot's present state word. */
 uint64_t pool_slot_word(const struct pool *pool, uint32_t slot);
 

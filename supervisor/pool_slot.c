@@ -31,9 +31,9 @@ pool_slot_do(struct pool_slot *ps, unsigned what)
 	uint32_t slot = (uint32_t)(ps - pool->slot);
 
 	switch (what) {
-	case TODO_WORKER: return sup_set_worker(seg, slot, (uint32_t)ps->pid);
-	case TODO_READY: return sup_ready(seg, slot, ps->boot_ns);
-	case TODO_EVICT: return sup_evict(seg, slot, EVICT_EXPIRED);
+	case DUE_WORKER: return sup_set_worker(seg, slot, (uint32_t)ps->pid);
+	case DUE_READY: return sup_ready(seg, slot, ps->boot_ns);
+	case DUE_EVICT: return sup_evict(seg, slot, EVICT_EXPIRED);
 	default: return sup_worker_gone(seg, slot, NULL);
 	}
 }
@@ -44,12 +44,12 @@ pool_slot_did(struct pool_slot *ps, unsigned what, int r)
 	struct pool *pool = ps->pool;
 	uint32_t slot = (uint32_t)(ps - pool->slot);
 
-	if (what == TODO_READY && r == 0)
+	if (what == DUE_READY && r == 0)
 		pool_start_ok(pool, slot, ps->boot_ns);
-	if (what == TODO_EVICT && r == 0)
+	if (what == DUE_EVICT && r == 0)
 		child_kill(pool->children, slot, "it was idle for too long");
-	/* For TODO_EVICT -ESTALE is no fault: a client has just taken the VM. */
-	if (r < 0 && what != TODO_EVICT) {
+	/* For DUE_EVICT -ESTALE is no fault: a client has just taken the VM. */
+	if (r < 0 && what != DUE_EVICT) {
 		suplog(LOG_WARNING, "slot %u: its state in the segment is not what it was (%s)",
 		       slot, slot_state_name(slot_state(pool_slot_word(pool, slot))));
 		child_kill(pool->children, slot, "its slot was changed by others");
@@ -63,12 +63,12 @@ pool_slot_attempt(void *arg)
 	unsigned what;
 	int r;
 
-	while (ps->todo != 0) {
-		what = ps->todo & -ps->todo;
+	while (ps->due != 0) {
+		what = ps->due & -ps->due;
 		r = pool_slot_do(ps, what);
 		if (r == -EBUSY)
 			return r;
-		ps->todo &= ~what;
+		ps->due &= ~what;
 		pool_slot_did(ps, what, r);
 	}
 	pool_start_more(ps->pool);
@@ -86,10 +86,10 @@ pool_slot_init(struct pool *pool)
 }
 
 void
-pool_slot_todo(struct pool *pool, uint32_t slot, unsigned what)
+pool_slot_due(struct pool *pool, uint32_t slot, unsigned what)
 {
 	struct pool_slot *ps = &pool->slot[slot];
 
-	ps->todo |= what;
+	ps->due |= what;
 	retry_start(pool->s.retry, &ps->op);
 }

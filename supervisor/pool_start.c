@@ -95,11 +95,12 @@ pool_start_spawn(struct pool *pool, uint32_t slot, uint64_t generation)
 
 		(void)snprintf(end.why, sizeof(end.why), "no descriptors for it: %s", strerror(-r));
 		pool_start_failed(pool, slot, &end);
-		pool_slot_todo(pool, slot, TODO_GONE);
+		pool_slot_due(pool, slot, DUE_GONE);
 		return r;
 	}
 	r = forker_spawn(pool->forker, slot, generation, sock, &bells);
-	if (r < 0)
+	/* When the fork server goes down, its end fails this start with the reason. */
+	if (r < 0 && r != -ENOTCONN)
 		child_spawned(pool->children, slot, generation, 0, -1, r);
 	return r;
 }
@@ -148,7 +149,7 @@ pool_start_attempt(void *arg)
 		if (r < 0)
 			break;
 		if (slot >= pool->s.seg->nslots ||
-		    child_state(pool->children, slot) != CHILD_NONE || pool->slot[slot].todo != 0) {
+		    child_state(pool->children, slot) != CHILD_NONE || pool->slot[slot].due != 0) {
 			suplog(LOG_WARNING, "slot %u was changed by others while it had a VM",
 			       slot);
 			if (slot < pool->s.seg->nslots)
@@ -193,13 +194,15 @@ pool_start_forker_down(void *arg, uint32_t failing, const char *why)
 	struct pool *pool = arg;
 
 	pool->forker_up = false;
+	if (!pool->ever_ready && failing >= HOPELESS_ENDS) {
+		pool_start_give_up(pool, why);
+		return;
+	}
 	suplog(LOG_ERR, "%s; it will be started again", why);
 	children_unanswered(pool->children, why);
 	/* Nobody may have been starting; those who wait for a VM must hear of it. */
 	pool->failing = MAX(pool->failing, failing);
 	sup_failing(pool->s.seg, pool->failing, why);
-	if (!pool->ever_ready && failing >= HOPELESS_ENDS)
-		pool_start_give_up(pool, why);
 }
 
 void

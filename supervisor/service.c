@@ -113,7 +113,8 @@ service_on_ready(void *arg)
 	if (s->ready)
 		return;
 	s->ready = true;
-	suplog(LOG_INFO, "pool '%s' is ready", s->cfg.name);
+	suplog(LOG_INFO, "pool '%s' is ready (pid %d), accelerator %s: %s", s->cfg.name,
+	       (int)getpid(), s->parts.accel, s->parts.why);
 	if (s->ready_fd >= 0) {
 		evloop_del(s->loop, &s->ready_src);
 		suplog_to_syslog();
@@ -396,8 +397,6 @@ service_run(const struct config *cfg, int argc, char **argv)
 	s.ready_fd = s.signal_fd = s.dir.lock_fd = s.dir.listen_fd = s.bells.door = -1;
 	r = service_init(&s, err, sizeof(err));
 	if (r == 0) {
-		suplog(LOG_INFO, "pool '%s', pid %d: accelerator %s (%s)", s.cfg.name,
-		       (int)getpid(), s.parts.accel, s.parts.why);
 		if (strcmp(s.cfg.recycle, "reset") == 0)
 			suplog(LOG_NOTICE, "recycle = reset: without a template to reset to, used "
 					   "VMs are replaced");

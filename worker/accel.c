@@ -37,6 +37,12 @@ accel_choose(const char *want, char *why, size_t len)
 		return choose_kvm(why, len);
 	if (strcmp(want, "tcg") == 0)
 		return choose_tcg(why, len);
+#ifdef VMPOOL_TEST
+	if (strcmp(want, "null") == 0) {
+		(void)snprintf(why, len, "a guest that is only played, for tests");
+		return &machine_null;
+	}
+#endif
 	if (strcmp(want, "auto") != 0) {
 		(void)snprintf(why, len, "unknown accelerator \"%s\" (auto, kvm or tcg)", want);
 		return NULL;

@@ -47,6 +47,9 @@ struct machine_ops {
 };
 
 extern const struct machine_ops machine_kvm, machine_qemu;
+#ifdef VMPOOL_TEST
+extern const struct machine_ops machine_null; /* no VM at all: tests/lib/machine_null.c */
+#endif
 
 /* The kind of that name, NULL if there is none. */
 static inline const struct machine_ops *
@@ -54,6 +57,10 @@ machine_named(const char *name)
 {
 	if (__builtin_strcmp(name, machine_kvm.name) == 0)
 		return &machine_kvm;
+#ifdef VMPOOL_TEST
+	if (__builtin_strcmp(name, machine_null.name) == 0)
+		return &machine_null;
+#endif
 	return __builtin_strcmp(name, machine_qemu.name) == 0 ? &machine_qemu : NULL;
 }
 

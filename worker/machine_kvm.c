@@ -96,7 +96,7 @@ static const char *
 machine_kvm_end(struct machine *m)
 {
 	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
-	return vm_end(m->vm) == VM_END_NONE ? NULL : vm_end_name(vm_end(m->vm));
+	return vm_end(m->vm) == VM_END_NONE ? NULL : vm_end_text(m->vm);
 }
 
 static size_t

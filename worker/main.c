@@ -91,6 +91,7 @@ cmd_fork_server(const struct options *o)
 		       .machine = {o->kernel, o->image, (uint32_t)o->memory, (uint32_t)o->vcpus}},
 	};
 	char err[512];
+	int r;
 
 	if (o->control < 0 || o->segment < 0 || o->supervisor <= 0 || o->kernel == NULL ||
 	    o->image == NULL || cfg.worker.ops == NULL) {
@@ -104,7 +105,9 @@ cmd_fork_server(const struct options *o)
 		(void)fprintf(stderr, "vmpool-worker: %s\n", err);
 		return 1;
 	}
-	return fsrv_run(&cfg);
+	r = fsrv_run(&cfg);
+	seg_close(cfg.worker.seg);
+	return r;
 }
 
 static int

@@ -26,6 +26,8 @@
 #define QEMU_BUF (64u << 10)
 #define QEMU_CONSOLE (16u << 10)
 #define QEMU_TB_MIB 32 /* translated code kept per VM */
+/* Emulated `rep movsb` moves a byte at a time: keep the guest from preferring it. */
+#define QEMU_CPU "max,-erms"
 
 struct machine {
 	unsigned magic;
@@ -288,7 +290,7 @@ exec_qemu(const struct machine_config *cfg, const struct qemu_args *a, int chan,
 			      "-M",
 			      "microvm,acpi=on,rtc=on",
 			      "-cpu",
-			      "max",
+			      QEMU_CPU,
 			      "-accel",
 			      a->accel,
 			      "-m",

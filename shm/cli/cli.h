@@ -81,6 +81,9 @@ void cli_say_error(const struct vmpool *pool, int error);
 /* Flush stdout; the exit status: the given one, or CLI_FAILED if output was lost. */
 int cli_finish(int status);
 
+/* CLOCK_MONOTONIC in nanoseconds. */
+uint64_t cli_now(void);
+
 /* Nanoseconds for people, three digits: "950ns", "1.25us", "13.0ms", "2.50s". */
 const char *cli_duration(char *buf, size_t len, uint64_t ns);
 

@@ -24,7 +24,7 @@ struct exec_args {
 	int64_t timeout_ms, wait_ms;
 	struct cli_list env;
 	const char *cwd, *user;
-	bool interactive;
+	bool interactive, show_times;
 };
 
 static int
@@ -47,9 +47,19 @@ event_status(const struct vmpool_event *end, int64_t timeout_ms)
 	return end->signal != 0 ? 128 + end->signal : end->exit_code;
 }
 
+static void
+say_times(struct vmpool_vm *vm, uint64_t acquire_ns, uint64_t run_ns, uint64_t guest_ns)
+{
+	char a[32], b[32], c[32];
+
+	cli_say("VM in slot %u acquired in %s; command ran in %s (%s in the guest)",
+		vmpool_slot(vm), cli_duration(a, sizeof(a), acquire_ns),
+		cli_duration(b, sizeof(b), run_ns), cli_duration(c, sizeof(c), guest_ns));
+}
+
 /* Run the command in the VM; the exit status. *signal: the one to die by. */
 static int
-run(struct vmpool *pool, struct vmpool_vm *vm, const struct exec_args *args,
+run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct exec_args *args,
     const char *const *argv, int *signal)
 {
 	const struct vmpool_exec_opts opts = {
@@ -62,6 +72,7 @@ run(struct vmpool *pool, struct vmpool_vm *vm, const struct exec_args *args,
 	struct stream stream;
 	struct vmpool_proc *proc;
 	struct vmpool_event end;
+	uint64_t start = cli_now();
 	int r;
 
 	r = vmpool_spawn(vm, argv, &opts, &proc);
@@ -72,7 +83,11 @@ run(struct vmpool *pool, struct vmpool_vm *vm, const struct exec_args *args,
 	stream_init(&stream, proc, args->interactive, args->timeout_ms);
 	r = stream_run(&stream, &end);
 	switch (r) {
-	case STREAM_ENDED: r = event_status(&end, args->timeout_ms); break;
+	case STREAM_ENDED:
+		if (args->show_times)
+			say_times(vm, acquire_ns, cli_now() - start, end.guest_ns);
+		r = event_status(&end, args->timeout_ms);
+		break;
 	case STREAM_SIGNAL:
 		*signal = stream.signal;
 		r = 128 + stream.signal;
@@ -99,6 +114,7 @@ borrow_and_run(const char *name, const struct exec_args *args, const char *const
 	const struct vmpool_acquire_opts opts = {.timeout_ms = args->wait_ms};
 	struct vmpool *pool;
 	struct vmpool_vm *vm;
+	uint64_t start;
 	int r, status;
 
 	r = vmpool_attach(&pool, name);
@@ -106,12 +122,13 @@ borrow_and_run(const char *name, const struct exec_args *args, const char *const
 		cli_say_error(NULL, r);
 		return STATUS_FAILED;
 	}
+	start = cli_now();
 	r = vmpool_acquire(pool, &opts, &vm);
 	if (r < 0) {
 		cli_say_error(pool, r);
 		status = STATUS_FAILED;
 	} else {
-		status = run(pool, vm, args, argv, signal);
+		status = run(pool, vm, cli_now() - start, args, argv, signal);
 		/* A VM that died has been reported, or had done its work. */
 		(void)vmpool_release(vm);
 	}
@@ -135,6 +152,8 @@ exec_main(const struct cli_command *cmd, const char *pool, int argc, char **argv
 	     &args.interactive},
 	    {0, "wait", "SECS", "wait at most SECS for a VM (default: 60)", CLI_SECONDS,
 	     &args.wait_ms},
+	    {0, "times", NULL, "say on stderr how long acquire and the command took", CLI_FLAG,
+	     &args.show_times},
 	};
 	int status, first, signal = 0;
 

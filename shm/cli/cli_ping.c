@@ -5,16 +5,6 @@
 #include "shm/cli/cli.h"
 
 #include <stdio.h>
-#include <time.h>
-
-static uint64_t
-now(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
 
 static int
 print(unsigned slot, uint64_t acquire_ns, uint64_t rtt_ns, bool json)
@@ -35,14 +25,14 @@ static int
 ping(struct vmpool *pool, int64_t wait_ms, int64_t timeout_ms, bool json)
 {
 	const struct vmpool_acquire_opts opts = {.timeout_ms = wait_ms};
-	uint64_t start = now(), acquire_ns, rtt_ns = 0;
+	uint64_t start = cli_now(), acquire_ns, rtt_ns = 0;
 	struct vmpool_vm *vm;
 	unsigned slot;
 	int r;
 
 	r = vmpool_acquire(pool, &opts, &vm);
 	if (r == 0) {
-		acquire_ns = now() - start;
+		acquire_ns = cli_now() - start;
 		slot = vmpool_slot(vm);
 		r = vmpool_ping(vm, timeout_ms, &rtt_ns);
 		if (r < 0)

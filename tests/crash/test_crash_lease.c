@@ -127,25 +127,40 @@ nothing(struct scene *s)
 	(void)s;
 }
 
-/* A client with everything: an untouched, a touched and a dead VM, a waiter's
- * entry of its own, and somebody else who waits. */
+/* The victim's place in the queue, without a process that sleeps there. */
 static void
-many_leases(struct scene *s)
+fake_waiter(struct scene *s)
 {
 	struct shm_waiter *w = &s->seg->waiter[0];
 
-	for (unsigned i = 0; i < 3; i++) {
-		(void)testpool_ready(s->seg);
-		s->lease[i] = victim_lease(s);
-	}
-	testpool_touch(s->seg, s->lease[1].slot);
-	AZ(sup_worker_gone(s->seg, s->lease[2].slot, NULL));
 	AZ(lock_acquire(s->seg, LOCK_TRY));
 	atomic_store(&w->client, s->victim);
 	atomic_store(&w->ticket, atomic_fetch_add(&s->seg->head->seq, 1) + 1);
 	atomic_store(&w->state, WAITER_WAITING);
 	atomic_store(&s->seg->head->waiting, 1);
 	lock_release(s->seg);
+}
+
+static void
+starting_and_two_wait(struct scene *s)
+{
+	one_starting(s);
+	fake_waiter(s);
+	scene_bystander(s);
+}
+
+/* A client with everything: an untouched, a touched and a dead VM, a waiter's
+ * entry of its own, and somebody else who waits. */
+static void
+many_leases(struct scene *s)
+{
+	for (unsigned i = 0; i < 3; i++) {
+		(void)testpool_ready(s->seg);
+		s->lease[i] = victim_lease(s);
+	}
+	testpool_touch(s->seg, s->lease[1].slot);
+	AZ(sup_worker_gone(s->seg, s->lease[2].slot, NULL));
+	fake_waiter(s);
 	scene_bystander(s);
 }
 
@@ -217,6 +232,21 @@ static int
 do_ready(struct scene *s)
 {
 	return sup_ready(s->seg, s->slot, 1) != 0;
+}
+
+/* The first waiter gives up just when it is granted the VM. */
+static void
+give_up(void *arg)
+{
+	atomic_store(&((struct scene *)arg)->seg->waiter[0].claim, CLAIM_ABANDONED);
+	crash_call(NULL, NULL, NULL);
+}
+
+static int
+do_ready_crossed(struct scene *s)
+{
+	crash_call("grant_before_commit", give_up, s);
+	return sup_ready(s->seg, s->slot, 1) != 0 || testpool_stat(s->seg, C_reclaim_count) != 1;
 }
 
 static int
@@ -308,6 +338,7 @@ static const struct scenario scenarios[] = {
     {"start", one_idle, do_start, NULL},
     {"ready, idle", one_starting, do_ready, NULL},
     {"ready, granted", starting_and_waited_for, do_ready, NULL},
+    {"ready, granted to one who gives up", starting_and_two_wait, do_ready_crossed, NULL},
     {"reset, idle", one_resetting, do_ready, NULL},
     {"reset, granted", resetting_and_waited_for, do_ready, NULL},
     {"evict the only one", one_idle, do_evict, NULL},

@@ -127,7 +127,9 @@ test_bad_starts_say_why(void **state)
 	assert_start_fails(pool_peer_run("fail:5:flaky", NULL), 1, "no VM can start: flaky");
 	assert_start_fails(pool_peer_run("exit", NULL), 1,
 			   "no VM can start: its worker exited with status 3");
-	assert_start_fails(pool_peer_run("crash", NULL), 1, "the fork server ended (status 4)");
+	assert_start_fails(
+	    pool_peer_run("crash", NULL), 1,
+	    "no VM can start: the fork server ended (status 4): null_worker: crash as");
 
 	assert_int_equal(setenv("VMPOOL_WORKER", "/nonexistent/w", 1), 0);
 	assert_start_fails(pool_peer_run(NULL, NULL), 1, "worker program /nonexistent/w: No such");
@@ -243,6 +245,7 @@ test_stop_by_message(void **state)
 static void
 test_reload_changes_policy(void **state)
 {
+	struct vmpool_info info;
 	struct vmpool *pool;
 	struct vmpool_vm *vm;
 	pid_t pid;
@@ -256,6 +259,10 @@ test_reload_changes_policy(void **state)
 	pool_peer_write("conf", "[pool]\nmin-idle = 3\nmax-idle = 3\nmemory = 256\n");
 	assert_int_equal(kill(pid, SIGHUP), 0);
 	pool_peer_until(pool_peer_stat("idle_count") == 3);
+	assert_int_equal(vmpool_info(pool, &info), 0);
+	assert_int_equal(info.min_idle, 3);
+	assert_int_equal(info.max_idle, 3);
+	assert_int_equal(info.memory_mib, 128);
 	assert_true(pool_peer_log_says("configuration: min-idle: 3, was 1"));
 	assert_true(pool_peer_log_says("configuration: memory: stays 128 until a restart"));
 	pool_peer_write("conf", "[pool]\nmin-idle = 9\nmax-idle = 3\n");

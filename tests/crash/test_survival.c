@@ -150,6 +150,42 @@ test_dead_fork_server_is_replaced(void **state)
 	pool_peer_until(access(pool_peer_path("run/default.pid"), F_OK) < 0);
 }
 
+/* Does the process wait for a file lock? */
+static bool
+waits_for_lock(pid_t pid)
+{
+	char line[256], words[32];
+	bool found = false;
+	FILE *f = fopen("/proc/locks", "re");
+
+	assert_non_null(f);
+	(void)snprintf(words, sizeof(words), " WRITE %d ", (int)pid);
+	while (fgets(line, sizeof(line), f) != NULL)
+		found = found || (strstr(line, "-> FLOCK") != NULL && strstr(line, words) != NULL);
+	assert_int_equal(fclose(f), 0);
+	return found;
+}
+
+static void
+test_successor_waits_for_the_undertaker(void **state)
+{
+	pid_t first = pool_peer_start("1"), fsrv = fork_server_of(first), second;
+
+	(void)state;
+	assert_int_equal(kill(fsrv, SIGSTOP), 0);
+	assert_int_equal(kill(first, SIGKILL), 0);
+	assert_int_equal(pool_peer_status(first), 256 + SIGKILL);
+	second = pool_peer_run(NULL, NULL);
+	pool_peer_until(waits_for_lock(second));
+	/* What it waits for is the lock on a file that is then removed. */
+	assert_int_equal(kill(fsrv, SIGCONT), 0);
+	pool_peer_ready(second);
+	assert_int_equal(access(pool_peer_path("run/default.pid"), F_OK), 0);
+	assert_int_equal(access(pool_peer_path("run/default.sock"), F_OK), 0);
+	assert_int_equal(pool_peer_stat("idle_count"), 1);
+	assert_int_equal(pool_peer_stop(second), 0);
+}
+
 /* --- bad clients ------------------------------------------------------------------------------ */
 
 /* Send it and expect to be cut off. */
@@ -285,6 +321,7 @@ main(int argc, char **argv)
 	    TEST(test_dead_client_gives_back),
 	    TEST(test_used_vm_is_never_handed_on),
 	    TEST(test_dead_fork_server_is_replaced),
+	    TEST(test_successor_waits_for_the_undertaker),
 	    TEST(test_bad_clients_are_cut_off_alone),
 	    TEST(test_client_that_fetches_nothing_is_cut_off),
 	    TEST(test_stopped_lock_holder_does_not_stop_the_supervisor),

@@ -77,6 +77,15 @@ run 240 "$BIN/vmpool" -p "$POOL" exec --wait 180 -i -- cat <"$TMP/want"
 is 0 && cmp -s "$TMP/want" "$TMP/out"
 result $? "stdin is passed on, a million bytes of it and back"
 
+# A reader that takes its time loses nothing.
+timeout $((240 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait 180 -- \
+	sh -c 'head -c 8000000 /dev/zero | tr "\000" x' </dev/null 2>"$TMP/err" | (sleep 1 && md5sum) >"$TMP/out"
+[ "${PIPESTATUS[0]}" -eq 0 ] && out_is "$(head -c 8000000 /dev/zero | tr '\000' x | md5sum)"
+result $? "8 MB arrive whole at a slow reader"
+timeout $((240 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait 180 -- echo lost </dev/null >/dev/full 2>"$TMP/err"
+[ $? -eq 125 ] && err_has 'stdout: No space left'
+result $? "output that cannot be written is status 125, with the reason"
+
 # The reader goes away: so does the command.
 timeout $((240 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait 180 -- yes </dev/null 2>"$TMP/err" | head -n 1 >"$TMP/out"
 [ "${PIPESTATUS[0]}" -eq 141 ] && out_is y

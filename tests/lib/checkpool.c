@@ -147,13 +147,13 @@ check_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
 	CHECK(hist_count(&hist[H_spawn_ns]) == stat_of(seg, C_spawn_count), "spawn_ns");
 	CHECK(hist_count(&hist[H_boot_ns]) == stat_of(seg, C_spawn_count), "boot_ns");
 	CHECK(hist_count(&hist[H_reset_ns]) == stat_of(seg, C_reset_count), "reset_ns");
-	/* Where the VMs of ended leases went, except those that died. */
+	/* Where the VMs of ended leases went. */
 	for (uint32_t i = 0; i < seg->nslots; i++)
 		kept += testpool_state(seg, i) == SLOT_RESETTING &&
 			atomic_load(&seg->slot[i].leased) != 0;
-	kept += stat_of(seg, C_recycle_count) + stat_of(seg, C_discard_count);
-	CHECK(kept <= ended && kept + stat_of(seg, C_vm_died_count) >= ended, "%llu of %llu",
-	      (unsigned long long)kept, (unsigned long long)ended);
+	kept += stat_of(seg, C_recycle_count) + stat_of(seg, C_discard_count) +
+		atomic_load(&seg->head->ended_dead);
+	CHECK(kept == ended, "%llu of %llu", (unsigned long long)kept, (unsigned long long)ended);
 	return NULL;
 }
 

@@ -16,6 +16,9 @@ static struct {
 	uint32_t left;
 	int sig; /* 0: not armed */
 	struct crash_log *log;
+	const char *call_at; /* NULL: nowhere */
+	void (*call)(void *arg);
+	void *call_arg;
 } plan;
 
 struct crash_log *
@@ -48,6 +51,14 @@ crash_disarm(void)
 	plan.sig = 0;
 }
 
+void
+crash_call(const char *name, void (*fn)(void *arg), void *arg)
+{
+	plan.call_at = name;
+	plan.call = fn;
+	plan.call_arg = arg;
+}
+
 static void
 note(struct crash_log *log, const char *name)
 {
@@ -69,6 +80,8 @@ crash_point(const char *name)
 {
 	if (plan.log != NULL)
 		note(plan.log, name);
+	if (plan.call_at != NULL && strcmp(plan.call_at, name) == 0)
+		plan.call(plan.call_arg);
 	if (plan.sig == 0 || strcmp(plan.name, name) != 0 || --plan.left != 0)
 		return;
 	int sig = plan.sig;

@@ -37,4 +37,8 @@ void crash_record(struct crash_log *log);
 void crash_arm(const char *name, uint32_t nth, int sig);
 void crash_disarm(void);
 
+/* This process: call fn(arg) at each passing of name, to do what somebody else
+ * might do just then. NULL: stop. */
+void crash_call(const char *name, void (*fn)(void *arg), void *arg);
+
 #endif

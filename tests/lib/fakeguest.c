@@ -78,6 +78,7 @@ send_exit(struct fake_worker *w, struct fake_stream *s, uint32_t code, uint32_t 
 	    .code = code, .signal = sig, .timed_out = timed_out, .elapsed_ns = 12345};
 
 	respond(w, s->id, PROTO_EXIT, &e, sizeof(e));
+	atomic_fetch_add(&w->pool->exits, 1);
 	free(s->req);
 	memset(s, 0, sizeof(*s));
 }
@@ -266,7 +267,7 @@ static const struct {
     {"late", script_late},	 {"stranger", script_stranger}, {"flood", script_flood},
     {"both", script_both},	 {"dump", script_dump},		{"cat", script_wait},
     {"sink", script_wait},	 {"deaf", script_wait},		{"sleep", script_wait},
-    {"mute", script_wait},
+    {"mute", script_wait},	 {"stubborn", script_flood},
 };
 
 /* The next piece of a long output; returns its length. */
@@ -390,7 +391,7 @@ on_kill(struct fake_worker *w, struct fake_stream *s)
 
 	atomic_fetch_add(&w->pool->kills, 1);
 	memcpy(&sig, w->payload, sizeof(sig));
-	if (strcmp(s->script, "mute") != 0)
+	if (strcmp(s->script, "mute") != 0 && strcmp(s->script, "stubborn") != 0)
 		send_exit(w, s, 0, sig, false);
 }
 

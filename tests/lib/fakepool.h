@@ -12,6 +12,7 @@
  *   both N                N times "o" on stdout and "e" on stderr, alternating
  *   cat                   stdin to stdout; sink: counts stdin; deaf: takes one window
  *   sleep                 until it is killed; mute: ignores that, too
+ *   stubborn N            like flood N, and ignores being killed
  *   error STAGE ERRNO     refuses to start
  *   partial               prints "partial", then its VM dies
  *   cheat                 exceeds its window; credit: grants 4 GiB of stdin
@@ -71,7 +72,7 @@ struct fakepool {
 	atomic_bool silent_socket; /* the supervisor does not answer */
 	atomic_bool wrong_format;  /* it pretends to be of another build */
 	atomic_bool stop_asked;
-	atomic_uint doorbell_requests, kills, credits;
+	atomic_uint doorbell_requests, kills, credits, exits;
 };
 
 /* A pool NAME in a fresh runtime directory ($VMPOOL_RUNDIR is set), with `idle`

@@ -155,8 +155,10 @@ null_worker_main(int argc, char **argv)
 	control = atoi(null_option(argc, argv, "--control-fd="));
 	lock = atoi(null_option(argc, argv, "--lock-fd="));
 	supervisor = atoi(null_option(argc, argv, "--supervisor-pid="));
-	if (strcmp(mode, "crash") == 0)
+	if (strcmp(mode, "crash") == 0) {
+		fprintf(stderr, "null_worker: crash as told\n");
 		return 4;
+	}
 	for (;;) {
 		r = ctl_recv(control, &req, sizeof(req), fds, 3);
 		if (r == 0)

@@ -296,6 +296,22 @@ forgotten(void **state)
 	assert_true(atomic_load(&f->fp.kills) >= 1);
 }
 
+/* Its output runs dry though nobody fetches it, or it could never end. */
+static void
+forgotten_runs_dry(void **state)
+{
+	struct fixture *f = *state;
+	struct vmpool_proc *proc = spawn(f, ARGV("stubborn", "200000"), false);
+	uint64_t deadline = now_ns() + FOREVER_MS * 1000000ull;
+
+	/* A full window waits for it; then it is forgotten. */
+	assert_int_equal(vmpool_ping_worker(f->vm, FOREVER_MS, NULL), 0);
+	vmpool_proc_free(proc);
+	while (atomic_load(&f->fp.exits) == 0 && now_ns() < deadline)
+		assert_int_equal(vmpool_ping_worker(f->vm, FOREVER_MS, NULL), 0);
+	assert_int_equal(atomic_load(&f->fp.exits), 1);
+}
+
 static void
 streams_run_out(void **state)
 {
@@ -360,6 +376,7 @@ main(void)
 	    cmocka_unit_test_setup_teardown(descriptor_tells_death, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(descriptor_tells_supervisor_death, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(forgotten, setup_vm, teardown),
+	    cmocka_unit_test_setup_teardown(forgotten_runs_dry, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(streams_run_out, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(full_ring, setup_vm, teardown),
 	};

@@ -220,6 +220,36 @@ derived_data_heal(void **state)
 	testpool_free(seg);
 }
 
+/* Slot words that cannot be, and leases of nobody, go to the supervisor. */
+static void
+impossible_words(void **state)
+{
+	static const uint64_t words[] = {
+	    SLOT_STATES | 3ull << 24,
+	    0xff,
+	    SLOT_IN_USE | (uint64_t)SHM_NO_CLIENT << 8 | 3ull << 24,
+	    SLOT_IN_USE | 1023ull << 8 | 3ull << 24, /* an id that nobody has */
+	    SLOT_DEAD | 1ull << 8 | 3ull << 24,
+	};
+	struct seg *seg = testpool_new(&policy);
+	uint64_t mine = slot_word(SLOT_IN_USE, testpool_client(seg), 9);
+
+	(void)state;
+	for (uint32_t i = 0; i < ARRAY_SIZE(words); i++)
+		atomic_store(&seg->slot[i].word, words[i]);
+	atomic_store(&seg->slot[6].word, mine);
+	assert_int_equal(lock_acquire(seg, LOCK_TRY), 0);
+	repair_rebuild(seg);
+	lock_release(seg);
+	for (uint32_t i = 0; i < ARRAY_SIZE(words); i++) {
+		assert_int_equal(testpool_state(seg, i), SLOT_RESETTING);
+		assert_int_equal(sup_worker_gone(seg, i, NULL), 0);
+		assert_int_equal(testpool_state(seg, i), SLOT_EMPTY);
+	}
+	assert_true(atomic_load(&seg->slot[6].word) == mine);
+	testpool_free(seg);
+}
+
 /* A journal that a hostile holder left changes nothing but words of the tables. */
 static void
 hostile_journal(void **state)
@@ -275,7 +305,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(garbage_between_calls), cmocka_unit_test(flooded),
 	    cmocka_unit_test(garbage_during_calls),  cmocka_unit_test(derived_data_heal),
-	    cmocka_unit_test(hostile_journal),
+	    cmocka_unit_test(impossible_words),	     cmocka_unit_test(hostile_journal),
 	};
 
 	return cmocka_run_group_tests_name("lease_scribble", tests, NULL, NULL);

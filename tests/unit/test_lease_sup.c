@@ -323,10 +323,12 @@ evict_any_place(void **state)
 
 			/* Turn the ring, so that every wrap-around is met. */
 			for (uint32_t i = 0; i < turn; i++) {
-				(void)testpool_ready(seg);
-				assert_int_equal(sup_evict(seg, 0, EVICT_EXPIRED), 0);
+				assert_int_equal(testpool_ready(seg), 0);
+				assert_int_equal(testpool_ready(seg), 1);
 				assert_int_equal(sup_worker_gone(seg, 0, NULL), 0);
+				assert_int_equal(sup_worker_gone(seg, 1, NULL), 0);
 			}
+			assert_int_equal(atomic_load(&seg->head->idle_head), turn);
 			for (uint32_t i = 0; i < 3; i++)
 				assert_int_equal(testpool_ready(seg), i);
 			assert_int_equal(sup_evict(seg, gone, EVICT_EXPIRED), 0);

@@ -282,7 +282,7 @@ stuck_lock(void **state)
 {
 	struct fixture *f = *state;
 
-	f->w[0].deadline_ns = now_ns() + SECOND_NS / 2;
+	f->w[0].deadline_ns = now_ns() + 3 * SECOND_NS;
 	testwait_queue(&f->w[0]);
 	testwait_queue(&f->w[1]);
 	assert_int_equal(lock_acquire(f->seg, LOCK_TRY), 0);
@@ -319,7 +319,7 @@ granter_stopped_at(struct fixture *f, const char *point)
 	pid_t pid;
 
 	/* Not before the caller sleeps, and not long before it gives up. */
-	f->w[0].deadline_ns = now_ns() + SECOND_NS;
+	f->w[0].deadline_ns = now_ns() + 3 * SECOND_NS;
 	testwait_queue(&f->w[0]);
 	pid = testproc_start(grant_stopping, &g);
 	assert_true(testproc_wait_stopped(pid));

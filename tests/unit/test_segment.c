@@ -150,6 +150,7 @@ static void
 read_only_stays_read_only(void **state)
 {
 	struct seg *seg = create(3), *ro;
+	struct stat st;
 	char err[256];
 	int fd;
 
@@ -157,6 +158,9 @@ read_only_stays_read_only(void **state)
 	fd = seg_read_only_fd(seg);
 	assert_true(fd >= 0);
 	assert_int_equal(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+	/* Nobody but its owner can reopen it for writing by way of /proc. */
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_mode & 077, 0);
 	assert_ptr_equal(mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
 	assert_int_equal(seg_attach(&ro, dup_of(seg), true, err, sizeof(err)), 0);
 	seg_close(ro);
