@@ -24,4 +24,7 @@ void bells_fini(struct bells *bells);
 /* The slot's eventfds, owned by bells. 0 or -errno. slot < nslots. */
 int bells_get(struct bells *bells, uint32_t slot, struct bell_pair *out) must_check;
 
+/* Wake a client that polls the slot's response eventfd, as its worker would. */
+void bells_ring_client(const struct bells *bells, uint32_t slot);
+
 #endif

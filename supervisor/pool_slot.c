@@ -48,6 +48,9 @@ pool_slot_did(struct pool_slot *ps, unsigned what, int r)
 		pool_start_ok(pool, slot, ps->boot_ns);
 	if (what == DUE_EVICT && r == 0)
 		child_kill(pool->children, slot, "it was idle for too long");
+	/* lease.h has woken who sleeps in the segment; who polls is woken here. */
+	if (what == DUE_GONE && r == 0)
+		bells_ring_client(pool->s.bells, slot);
 	/* For DUE_EVICT -ESTALE is no fault: a client has just taken the VM. */
 	if (r < 0 && what != DUE_EVICT) {
 		suplog(LOG_WARNING, "slot %u: its state in the segment is not what it was (%s)",

@@ -56,6 +56,8 @@ static _Noreturn void printf_like(1, 2) give_up(const char *fmt, ...)
 		printf("  %s", line);
 	(void)fflush(stdout);
 	(void)kill(pool.supervisor, SIGKILL);
+	/* Its fork server removes the rest. */
+	(void)unlink(pool.log);
 	exit(1);
 }
 

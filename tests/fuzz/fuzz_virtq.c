@@ -76,6 +76,7 @@ work(struct fuzz *f, struct gmem *m, struct virtq *q, struct virtq_chain *c)
 		n = virtq_move(q, m, c, dir, buf, len);
 		free(buf);
 		assert(n == -EPROTO || (n >= 0 && (size_t)n <= len));
+		assert(c->seen <= q->num); /* or a chain could go on for ever */
 		if (n < 0)
 			return false;
 		if ((size_t)n < len)

@@ -243,6 +243,31 @@ died_under_its_lease(void **state)
 	assert_int_equal(testpool_stat(seg, C_release_count), 1);
 }
 
+/* The client sleeps for a response that will not come. */
+static int
+await_response(void *arg)
+{
+	struct seg *seg = arg;
+
+	return lifeline_wait(seg, &seg->chan[0].rsp_seq, 0, now_ns() + PATIENCE_NS) != 0;
+}
+
+static void
+death_wakes_its_client(void **state)
+{
+	struct seg *seg = *state;
+	struct lease lease;
+	pid_t pid;
+
+	assert_int_equal(testpool_ready(seg), 0);
+	lease = hit(seg, testpool_client(seg));
+	pid = testproc_start(await_response, seg);
+	assert_true(testproc_asleep(pid));
+	assert_int_equal(sup_worker_gone(seg, 0, NULL), 0);
+	assert_int_equal(testproc_wait(pid), 0);
+	assert_int_equal(give(seg, &lease), -EOWNERDEAD);
+}
+
 static void
 age(struct seg *seg, uint32_t slot, unsigned secs)
 {
@@ -416,6 +441,7 @@ main(void)
 	    TEST(stale_leases),
 	    TEST(over_max_idle_the_oldest_goes),
 	    TEST(died_under_its_lease),
+	    TEST(death_wakes_its_client),
 	    TEST(expired_beyond_the_minimum_never_go_out),
 	    TEST(died_while_idle_is_passed_over),
 	    TEST(expired_without_minimum),
