@@ -5,6 +5,7 @@
  */
 #include "worker/fsrv.h"
 #include "shm/ctl.h"
+#include "shm/lifeline.h"
 
 #include <linux/sched.h>
 #include <poll.h>
@@ -35,7 +36,8 @@ run_worker(const struct fsrv_config *cfg, uint32_t slot, const int *fds)
 	int control = cfg->control, lock = cfg->lock;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (getppid() != cfg->supervisor)
+	/* So that a claim can tell an idle VM whose worker is dead, before it is reaped. */
+	if (getppid() != cfg->supervisor || lifeline_tie(&wc.seg->slot[slot].life) < 0)
 		_exit(1);
 	(void)prctl(PR_SET_NAME, "vmpool-vm");
 	closep(&control);
