@@ -155,9 +155,8 @@ warm_wait(struct vmpool *pool, unsigned target, uint64_t deadline)
 	struct shm_head *head = pool->seg->head;
 
 	for (;;) {
-		/* Pairs with the release increments of change_seq (lease.c): what happened
-		 * before is seen below, what happens later ends the wait. */
-		uint32_t seq = atomic_load_explicit(&head->change_seq, memory_order_acquire);
+		/* What happens after this wakes the wait below (lease.h). */
+		uint32_t seq = lease_change_expect(pool->seg);
 		int r;
 
 		if (!lifeline_alive(pool->seg))

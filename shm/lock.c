@@ -196,3 +196,14 @@ lock_holder(const struct seg *seg)
 	return (int)(atomic_load_explicit(&seg->head->lock.word, memory_order_relaxed) &
 		     FUTEX_TID_MASK);
 }
+
+void
+lock_break(struct seg *seg, int tid)
+{
+	_Atomic uint32_t *word = &seg->head->lock.word;
+	uint32_t old = atomic_load_explicit(word, memory_order_relaxed);
+
+	if ((int)(old & FUTEX_TID_MASK) == tid &&
+	    lock_swap(word, old, FUTEX_OWNER_DIED | (old & FUTEX_WAITERS)))
+		(void)futex_wake(word, 1);
+}

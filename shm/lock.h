@@ -36,6 +36,11 @@ void lock_release(struct seg *seg);
 /* Thread id of the present holder, 0 = free. A guess by the time it is read. */
 int lock_holder(const struct seg *seg);
 
+/* The lock is marked as left behind by a dead holder if it still names this thread,
+ * so that the next to take it repairs. For a word that somebody scribbled on: a
+ * living holder would lose the lock under its hands. */
+void lock_break(struct seg *seg, int tid);
+
 /* One journaled change of words between head.seq and chan_off. Stage with
  * txn_set and txn_add, then txn_commit applies all of it or, if this process
  * dies, the next lock call does, or none of it. The lock is held throughout. A

@@ -7,13 +7,29 @@
 uint32_t
 policy_keep(const struct policy_in *in)
 {
-	return MAX(in->min_idle, MIN(in->warm_target, in->max_idle));
+	return MAX(in->min_idle, MIN(MAX(in->warm_target, in->burst), in->max_idle));
+}
+
+uint32_t
+policy_burst(struct policy_burst *burst, uint64_t misses, uint32_t cap, uint64_t elapsed_ns)
+{
+	if (misses > 0) {
+		burst->quiet_ns = 0;
+		burst->target = (uint32_t)MIN(burst->target + misses, (uint64_t)cap);
+		return burst->target;
+	}
+	burst->quiet_ns += elapsed_ns;
+	while (burst->target > 0 && burst->quiet_ns >= POLICY_BURST_NS) {
+		burst->target -= (burst->target + 3) / 4;
+		burst->quiet_ns -= POLICY_BURST_NS;
+	}
+	return burst->target = MIN(burst->target, cap);
 }
 
 uint32_t
 policy_start(const struct policy_in *in)
 {
-	uint64_t want = (uint64_t)policy_keep(in) + in->waiting;
+	uint64_t want = (uint64_t)policy_keep(in) + in->waiting + (in->renew ? 1 : 0);
 	uint64_t have = (uint64_t)in->idle + in->starting;
 	uint64_t n;
 
@@ -81,4 +97,13 @@ policy_expire(struct policy_vm *vm, uint32_t n, uint32_t keep, uint32_t excess, 
 		vm[i] = tmp;
 	}
 	return chosen;
+}
+
+bool
+policy_renew(const struct policy_vm *vm, uint32_t n, uint64_t now_ns)
+{
+	for (uint32_t i = 0; i < n; i++)
+		if (vm[i].expires_ns <= now_ns)
+			return true;
+	return false;
 }

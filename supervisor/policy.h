@@ -13,6 +13,8 @@
 struct policy_in {
 	uint32_t min_idle, max_idle, max_total;
 	uint32_t warm_target; /* what vmpool_warm asked to hold */
+	uint32_t burst;	      /* what recent misses ask for, see policy_burst */
+	bool renew;	      /* an idle VM that is kept has expired: start its successor */
 	uint32_t idle, waiting;
 	uint32_t starting; /* VMs being started now */
 	uint32_t total;	   /* VMs of any state, those being ended included */
@@ -23,6 +25,17 @@ struct policy_in {
 
 /* How many idle VMs to hold when nobody waits: at most max_idle. */
 uint32_t policy_keep(const struct policy_in *in);
+
+/* The refill target after this many misses since the last call, at most `cap`:
+ * misses raise it one for one; in each POLICY_BURST_NS without any it loses a
+ * quarter, rounded up. elapsed_ns: since the last call. */
+#define POLICY_BURST_NS 5000000000ull
+struct policy_burst {
+	uint32_t target;
+	uint64_t quiet_ns; /* time without misses that has not been counted yet */
+};
+uint32_t policy_burst(struct policy_burst *burst, uint64_t misses, uint32_t cap,
+		      uint64_t elapsed_ns);
 
 /* How many VMs to start now. */
 uint32_t policy_start(const struct policy_in *in);
@@ -50,5 +63,9 @@ struct policy_vm {
  * more if that is more, oldest first. Sorts vm[]; the chosen are vm[0..returned). */
 uint32_t policy_expire(struct policy_vm *vm, uint32_t n, uint32_t keep, uint32_t excess,
 		       uint64_t now_ns);
+
+/* Has one of the VMs that are kept expired? Then a successor is started first, and
+ * policy_expire ends the old one once there is one more than needed. */
+bool policy_renew(const struct policy_vm *vm, uint32_t n, uint64_t now_ns);
 
 #endif

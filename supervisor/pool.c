@@ -149,12 +149,29 @@ pool_expire(struct pool *pool)
 	n = policy_expire(vm, n, policy_keep(&in), policy_excess(&in), in.now_ns);
 	for (uint32_t i = 0; i < n; i++)
 		pool_slot_due(pool, vm[i].slot, DUE_EVICT);
+	pool->renew = policy_renew(vm + n, in.idle - n, in.now_ns);
+}
+
+/* Misses since the last tick raise the refill target. */
+static void
+pool_burst(struct pool *pool)
+{
+	/* A plain figure of the segment, see pool_start_numbers. */
+	uint64_t misses =
+	    atomic_load_explicit(&pool->s.seg->head->counter[C_miss_count], memory_order_relaxed);
+	uint64_t now = now_ns();
+
+	pool->burst = policy_burst(&pool->burst_state, misses - MIN(misses, pool->misses),
+				   pool->s.cfg->max_idle, now - pool->ticked_ns);
+	pool->misses = misses;
+	pool->ticked_ns = now;
 }
 
 void
 pool_tick(struct pool *pool)
 {
 	CHECK_OBJ(pool, POOL_MAGIC);
+	pool_burst(pool);
 	if (children_tick(pool->children, now_ns())) {
 		suplog(LOG_ERR, "the fork server does not answer; ending it");
 		forker_kill(pool->forker);

@@ -44,8 +44,11 @@ pool_slot_did(struct pool_slot *ps, unsigned what, int r)
 	struct pool *pool = ps->pool;
 	uint32_t slot = (uint32_t)(ps - pool->slot);
 
-	if (what == DUE_READY && r == 0)
+	if (what == DUE_READY && r == 0) {
 		pool_start_ok(pool, slot, ps->boot_ns);
+		/* Over max-idle the oldest idle VM has made room: end it now. */
+		pool_look(pool);
+	}
 	if (what == DUE_EVICT && r == 0)
 		child_kill(pool->children, slot, "it was idle for too long");
 	/* lease.h has woken who sleeps in the segment; who polls is woken here. */

@@ -121,6 +121,8 @@ pool_start_numbers(struct pool *pool, struct policy_in *in)
 	    .warm_target = atomic_load_explicit(&h->warm_target, memory_order_relaxed),
 	    .idle = atomic_load_explicit(&h->count[SLOT_IDLE], memory_order_relaxed),
 	    .waiting = atomic_load_explicit(&h->waiting, memory_order_relaxed),
+	    .burst = pool->burst,
+	    .renew = pool->renew,
 	    .starting = children_starting(pool->children),
 	    .total = children_total(pool->children),
 	    .ramp = pool->ramp,
@@ -177,7 +179,7 @@ pool_start_backoff_over(void *arg)
 void
 pool_start_init(struct pool *pool)
 {
-	pool->opened_ns = now_ns();
+	pool->opened_ns = pool->ticked_ns = now_ns();
 	pool->ramp = 1;
 	pool->ramp_cap = 2 * (uint32_t)MAX(sysconf(_SC_NPROCESSORS_ONLN), 1);
 	pool->refill.attempt = pool_start_attempt;
@@ -192,6 +194,7 @@ void
 pool_start_forker_down(void *arg, uint32_t failing, const char *why)
 {
 	struct pool *pool = arg;
+	uint32_t before = pool->failing;
 
 	pool->forker_up = false;
 	if (!pool->ever_ready && failing >= HOPELESS_ENDS) {
@@ -200,8 +203,9 @@ pool_start_forker_down(void *arg, uint32_t failing, const char *why)
 	}
 	suplog(LOG_ERR, "%s; it will be started again", why);
 	children_unanswered(pool->children, why);
-	/* Nobody may have been starting; those who wait for a VM must hear of it. */
-	pool->failing = MAX(pool->failing, failing);
+	/* One death is one failure, however many VMs it was to make; even if none:
+	 * those who wait for a VM must hear of it. */
+	pool->failing = MAX(before, failing);
 	sup_failing(pool->s.seg, pool->failing, why);
 }
 

@@ -373,6 +373,16 @@ server_close(struct server *srv)
 	free(srv);
 }
 
+bool
+server_has_client(const struct server *srv, pid_t pid)
+{
+	CHECK_OBJ(srv, SERVER_MAGIC);
+	for (const struct conn *c = srv->conns; c != NULL; c = c->next)
+		if (c->pid == pid && (c->state == CONN_CLIENT || c->state == CONN_LEAVING))
+			return true;
+	return false;
+}
+
 void
 server_tick(struct server *srv, uint64_t now)
 {

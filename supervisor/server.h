@@ -28,6 +28,9 @@ int server_open(struct server **out, const struct server_setup *setup) must_chec
 /* Close every connection; nothing more is done for the clients' leases. */
 void server_close(struct server *srv);
 
+/* Is a process of this id attached as a client? */
+bool server_has_client(const struct server *srv, pid_t pid);
+
 /* Once a second: cut off those who connect and say nothing. */
 void server_tick(struct server *srv, uint64_t now);
 

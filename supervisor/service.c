@@ -22,6 +22,7 @@
 #include "supervisor/reap.h"
 #include "supervisor/server.h"
 #include "supervisor/suplog.h"
+#include "supervisor/watchdog.h"
 
 #define TICK_NS 1000000000ull
 #define DRAIN_TICK_NS 50000000ull
@@ -42,6 +43,7 @@ struct service {
 	struct bells bells;
 	struct pool *pool;
 	struct server *server;
+	struct watchdog watchdog;
 	int ready_fd, signal_fd;
 	struct ev_source ready_src, signal_src, door_src;
 	struct ev_timer tick, drain_end;
@@ -147,6 +149,7 @@ service_on_tick(void *arg)
 	/* Read by monitors and clients (shm/client_info.c); a plain figure. */
 	atomic_store_explicit(&s->seg->head->heartbeat_ns, now, memory_order_relaxed);
 	pool_tick(s->pool);
+	watchdog_look(&s->watchdog);
 	server_tick(s->server, now);
 	/* The release of an untouched VM rings no bell, and may be what a drain waits for. */
 	s->tick.at_ns = now + (s->stopping ? DRAIN_TICK_NS : TICK_NS);
@@ -300,6 +303,14 @@ service_init_segment(struct service *s, char *err, size_t errlen)
 	return 0;
 }
 
+static bool
+service_is_client(void *arg, pid_t pid)
+{
+	struct service *s = arg;
+
+	return server_has_client(s->server, pid);
+}
+
 static int
 service_init_server(struct service *s, char *err, size_t errlen)
 {
@@ -318,6 +329,7 @@ service_init_server(struct service *s, char *err, size_t errlen)
 		return r;
 	setup.listen_fd = s->dir.listen_fd;
 	r = server_open(&s->server, &setup);
+	watchdog_init(&s->watchdog, s->loop, s->seg, service_is_client, s);
 	return r < 0 ? fail(-r, err, errlen, "cannot serve clients: %s", strerror(-r)) : 0;
 }
 

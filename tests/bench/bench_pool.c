@@ -37,8 +37,8 @@ take(struct vmpool *pool, struct lease *lease)
 	uint64_t start = now_ns();
 
 	/* As vmpool_acquire calls it. */
-	if (lease_acquire(pool->seg, pool->client, pool->kick_fd, start, client_deadline(60000),
-			  lease) != 0)
+	if (lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
+			  client_deadline_from(start, 60000), lease) != 0)
 		bench_die("no VM");
 }
 

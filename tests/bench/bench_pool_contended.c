@@ -69,7 +69,7 @@ run_leases(struct arena *a, struct vmpool *pool)
 
 		/* As vmpool_acquire calls it. */
 		if (lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
-				  client_deadline(60000), &lease) != 0 ||
+				  client_deadline_from(start, 60000), &lease) != 0 ||
 		    lease_release(pool->seg, &lease, pool->kick_fd) != 0)
 			bench_die("no VM");
 	}

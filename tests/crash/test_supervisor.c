@@ -278,6 +278,14 @@ test_reload_changes_policy(void **state)
 	assert_int_equal(pool_peer_stop(pid), 0);
 }
 
+/* The VM that the minimum keeps is renewed as well, its replacement first. */
+static bool
+renewed_without_a_gap(void)
+{
+	assert_true(pool_peer_stat("idle_count") >= 1);
+	return pool_peer_stat("evict_count") >= 6;
+}
+
 static void
 test_idle_vms_expire_down_to_the_minimum(void **state)
 {
@@ -291,7 +299,8 @@ test_idle_vms_expire_down_to_the_minimum(void **state)
 	assert_int_equal(pool_peer_stat("idle_count"), 4);
 	assert_int_equal(vmpool_warm(pool, 0, 0), 0);
 	pool_peer_until(pool_peer_stat("idle_count") == 1);
-	assert_int_equal(pool_peer_stat("evict_count"), 3);
+	assert_true(pool_peer_stat("evict_count") >= 3);
+	pool_peer_until(renewed_without_a_gap());
 	assert_int_equal(pool_peer_stat("vm_died_count"), 0);
 	vmpool_detach(pool);
 	assert_int_equal(pool_peer_stop(pid), 0);

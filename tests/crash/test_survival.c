@@ -277,6 +277,7 @@ test_stopped_lock_holder_does_not_stop_the_supervisor(void **state)
 	struct vmpool *pool;
 	siginfo_t si;
 	char err[256];
+	int status;
 
 	(void)state;
 	assert_true(holder >= 0);
@@ -301,13 +302,51 @@ test_stopped_lock_holder_does_not_stop_the_supervisor(void **state)
 	(void)snprintf(err, sizeof(err),
 		       "the pool lock has been held by thread %d for over a second", (int)holder);
 	pool_peer_until(pool_peer_log_says(err));
-	assert_int_equal(kill(holder, SIGKILL), 0);
-	assert_int_equal(waitpid(holder, NULL, 0), holder);
+	/* The watchdog ends the stopped client, and says so. */
+	assert_int_equal(waitpid(holder, &status, 0), holder);
+	assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+	(void)snprintf(err, sizeof(err), "client %d (", (int)holder);
+	pool_peer_until(pool_peer_log_says(err));
 	pool_peer_until(pool_peer_stat("vm_died_count") == 1);
 	pool_peer_until(pool_peer_stat("idle_count") == 1);
 	assert_int_equal(pool_peer_stat("lock_recovery_count"), 1);
 	pool = pool_client_attach();
 	vmpool_detach(pool);
+	assert_int_equal(pool_peer_stop(pid), 0);
+}
+
+/* A lock word that names a process which has nothing to do with the pool. */
+static void
+test_scribbled_lock_word_is_broken_and_nobody_is_killed(void **state)
+{
+	pid_t pid = pool_peer_start("1"), bystander = fork();
+	struct ctl_request req = pool_client_request(CTL_ATTACH);
+	struct ctl_reply reply;
+	struct vmpool *pool;
+	struct vmpool_vm *vm;
+	struct seg *seg;
+	char err[256];
+	int fd, sock;
+
+	(void)state;
+	if (bystander == 0) {
+		(void)pause();
+		_exit(0);
+	}
+	sock = pool_client_ask_fd(&req, &reply, &fd);
+	assert_int_equal(seg_attach(&seg, fd, false, err, sizeof(err)), 0);
+	atomic_store(&seg->head->lock.word, (uint32_t)bystander);
+	pool_peer_until(pool_peer_log_says("which is no client's; breaking it"));
+	pool = pool_client_attach();
+	vm = pool_client_acquire(pool);
+	assert_int_equal(vmpool_release(vm), 0);
+	assert_int_equal(pool_peer_stat("lock_recovery_count"), 1);
+	assert_int_equal(waitpid(bystander, NULL, WNOHANG), 0);
+	assert_int_equal(kill(bystander, SIGKILL), 0);
+	assert_int_equal(waitpid(bystander, NULL, 0), bystander);
+	vmpool_detach(pool);
+	seg_close(seg);
+	assert_int_equal(close(sock), 0);
 	assert_int_equal(pool_peer_stop(pid), 0);
 }
 
@@ -325,6 +364,7 @@ main(int argc, char **argv)
 	    TEST(test_bad_clients_are_cut_off_alone),
 	    TEST(test_client_that_fetches_nothing_is_cut_off),
 	    TEST(test_stopped_lock_holder_does_not_stop_the_supervisor),
+	    TEST(test_scribbled_lock_word_is_broken_and_nobody_is_killed),
 	};
 
 	pool_peer_role(argc, argv);

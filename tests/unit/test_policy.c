@@ -43,6 +43,54 @@ test_keeps_the_minimum(void **state)
 }
 
 static void
+test_misses_raise_the_target_and_it_decays(void **state)
+{
+	struct policy_burst b = {0};
+	struct policy_in in = usual();
+
+	(void)state;
+	assert_int_equal(policy_burst(&b, 3, 16, SEC), 3);
+	assert_int_equal(policy_burst(&b, 2, 16, SEC), 5);
+	assert_int_equal(policy_burst(&b, 100, 16, SEC), 16);
+	assert_int_equal(policy_burst(&b, 0, 16, POLICY_BURST_NS - 1), 16);
+	assert_int_equal(policy_burst(&b, 0, 16, 1), 12);
+	assert_int_equal(policy_burst(&b, 0, 16, 2 * POLICY_BURST_NS), 6);
+	assert_int_equal(policy_burst(&b, 0, 2, 1), 2);
+	assert_int_equal(policy_burst(&b, 0, 16, 100 * POLICY_BURST_NS), 0);
+	/* A long quiet time does not eat the next burst. */
+	assert_int_equal(policy_burst(&b, 4, 16, SEC), 4);
+	assert_int_equal(policy_burst(&b, 0, 16, SEC), 4);
+	in.burst = 4;
+	assert_int_equal(policy_start(&in), 4);
+	in.burst = 100;
+	assert_int_equal(policy_keep(&in), 16);
+}
+
+static void
+test_kept_vms_are_renewed_replacement_first(void **state)
+{
+	struct policy_vm vm[] = {{.slot = 7, .order = 1, .expires_ns = 10 * SEC},
+				 {.slot = 8, .order = 2, .expires_ns = 20 * SEC}};
+	struct policy_in in = usual();
+
+	(void)state;
+	in.min_idle = in.idle = in.total = 2;
+	assert_false(policy_renew(vm, 2, 10 * SEC - 1));
+	assert_true(policy_renew(vm, 2, 10 * SEC));
+	/* One successor, whatever has expired; the old one stays until it is there. */
+	in.renew = true;
+	assert_int_equal(policy_start(&in), 1);
+	assert_int_equal(policy_expire(vm, 2, policy_keep(&in), 0, 30 * SEC), 0);
+	in.starting = 1;
+	in.total = 3;
+	assert_int_equal(policy_start(&in), 0);
+	/* No room: it goes on as it is. */
+	in.starting = 0;
+	in.max_total = in.total = 2;
+	assert_int_equal(policy_start(&in), 0);
+}
+
+static void
 test_starts_for_those_who_wait(void **state)
 {
 	struct policy_in in = usual();
@@ -189,6 +237,8 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test(test_keeps_the_minimum),
+	    cmocka_unit_test(test_misses_raise_the_target_and_it_decays),
+	    cmocka_unit_test(test_kept_vms_are_renewed_replacement_first),
 	    cmocka_unit_test(test_starts_for_those_who_wait),
 	    cmocka_unit_test(test_total_bounds_all),
 	    cmocka_unit_test(test_warm_target_is_held_up_to_max_idle),
