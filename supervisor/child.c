@@ -33,11 +33,16 @@ struct child {
 	struct ev_source src;
 };
 
+/* Children that ended before the fork server's word of them was read. */
+#define EARLY_ENDS 16u
+
 struct children {
 	unsigned magic;
 	struct evloop *loop;
 	uint32_t nslots, total, starting;
 	struct child_ops ops;
+	siginfo_t early[EARLY_ENDS]; /* the newest, in a ring */
+	unsigned nearly;
 	struct child child[];
 };
 
@@ -206,20 +211,44 @@ child_begin(struct children *table, uint32_t slot, uint64_t generation, int *wor
 	return 0;
 }
 
-/* Ended and reaped before its pid was known here? */
-static bool
-child_reaped_already(int pidfd)
+/* The end of a child, whose last words are still in the socket. */
+static void
+child_ended(struct child *c, const siginfo_t *si)
 {
+	char status[64];
+
+	while (c->sock >= 0 && !c->killed && child_message(c) == 0)
+		continue;
+	if (si->si_code == CLD_EXITED)
+		(void)snprintf(status, sizeof(status), "its worker exited with status %d",
+			       si->si_status);
+	else
+		(void)snprintf(status, sizeof(status), "its worker was killed by signal %d (%s)",
+			       si->si_status, strsignal(si->si_status));
+	child_gone(c, status);
+}
+
+/* How it ended, if it was reaped before its pid was known here; else NULL. */
+static const siginfo_t *
+child_early_end(const struct children *table, pid_t pid, int pidfd)
+{
+	static const siginfo_t unknown = {.si_code = CLD_EXITED};
 	siginfo_t si;
 
-	return waitid(P_PIDFD, (id_t)pidfd, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 &&
-	       errno == ECHILD;
+	if (waitid(P_PIDFD, (id_t)pidfd, &si, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 ||
+	    errno != ECHILD)
+		return NULL;
+	for (unsigned i = 0; i < EARLY_ENDS; i++)
+		if (table->early[i].si_pid == pid)
+			return &table->early[i];
+	return &unknown;
 }
 
 void
 child_spawned(struct children *table, uint32_t slot, uint64_t generation, pid_t pid, int pidfd,
 	      int error)
 {
+	const siginfo_t *early;
 	struct child *c = NULL;
 
 	CHECK_OBJ(table, CHILDREN_MAGIC);
@@ -247,8 +276,9 @@ child_spawned(struct children *table, uint32_t slot, uint64_t generation, pid_t 
 	else
 		child_set_state(c, CHILD_STARTING);
 	c->deadline_ns = now_ns() + (c->killed ? END_LIMIT_NS : START_LIMIT_NS);
-	if (child_reaped_already(pidfd)) {
-		child_gone(c, "its worker ended at once");
+	early = child_early_end(table, pid, pidfd);
+	if (early != NULL) {
+		child_ended(c, early);
 		return;
 	}
 	if (!c->killed && evloop_add(table->loop, &c->src, EPOLLIN) < 0)
@@ -270,24 +300,16 @@ bool
 children_ended(struct children *table, const siginfo_t *si)
 {
 	struct child *c = NULL;
-	char status[64];
 
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	for (uint32_t i = 0; i < table->nslots && c == NULL; i++)
 		if (table->child[i].pid != 0 && table->child[i].pid == si->si_pid)
 			c = &table->child[i];
-	if (c == NULL)
+	if (c == NULL) {
+		table->early[table->nearly++ % EARLY_ENDS] = *si;
 		return false;
-	/* Its last words are still in the socket. */
-	while (c->sock >= 0 && !c->killed && child_message(c) == 0)
-		continue;
-	if (si->si_code == CLD_EXITED)
-		(void)snprintf(status, sizeof(status), "its worker exited with status %d",
-			       si->si_status);
-	else
-		(void)snprintf(status, sizeof(status), "its worker was killed by signal %d (%s)",
-			       si->si_status, strsignal(si->si_status));
-	child_gone(c, status);
+	}
+	child_ended(c, si);
 	return true;
 }
 

@@ -22,6 +22,7 @@
 #define SLICE_NS 40000000
 #define ROUNDS 40 /* slices of each contestant */
 #define WARM_UP 2
+#define PATIENCE_NS 30000000000u
 
 enum contestant { PAIRS, LEASES, CALLS, CONTESTANTS, END };
 
@@ -121,10 +122,12 @@ contender(struct arena *a, const struct benchpool *bp, unsigned index)
 static void
 await_all(struct arena *a, unsigned processes)
 {
+	uint64_t deadline = now_ns() + PATIENCE_NS;
 	uint32_t n;
 
 	while ((n = atomic_load(&a->joined)) < processes)
-		(void)futex_wait(&a->joined, n, UINT64_MAX);
+		if (futex_wait(&a->joined, n, deadline) == -ETIMEDOUT)
+			bench_die("a process does not come back");
 	atomic_store(&a->joined, 0);
 }
 

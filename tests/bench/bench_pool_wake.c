@@ -21,6 +21,7 @@
 
 #define ROUNDS 4000
 #define WARM_UP 100
+#define PATIENCE_NS 30000000000u
 
 enum command { ANSWER, HANDOVER, END };
 
@@ -84,10 +85,12 @@ ask(struct pair *p, enum command command)
 static void
 await_answer(struct pair *p, uint32_t n)
 {
+	uint64_t deadline = now_ns() + PATIENCE_NS;
 	uint32_t now;
 
 	while ((now = atomic_load(&p->answered)) != n)
-		(void)futex_wait(&p->answered, now, UINT64_MAX);
+		if (futex_wait(&p->answered, now, deadline) == -ETIMEDOUT)
+			bench_die("the other process does not answer");
 }
 
 /* Wait until the process of this /proc/PID/stat sleeps: both contestants wake one
