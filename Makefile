@@ -69,15 +69,16 @@ guest:
 kernel:
 	scripts/setup --kernel
 	scripts/small-kernel
-	scripts/guest-image
 
 # The unit and crash tests under the sanitizers, in build trees of their own.
-asan:
+asan: guest
+	scripts/setup --test
 	$(MAKE) -j2 B=$(B)/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" tests
 	VMPOOL_TESTS=$(B)/asan/tests scripts/run-tests unit crash
 
-tsan:
-	$(MAKE) -j2 B=$(B)/tsan CFLAGS="-O1 -g -fsanitize=thread" tests
+tsan: guest
+	scripts/setup --test
+	$(MAKE) -j2 B=$(B)/tsan CFLAGS="-O1 -g -fsanitize=thread -Wno-tsan" tests
 	VMPOOL_TESTS=$(B)/tsan/tests scripts/run-tests unit
 
 # make stress SECONDS=600 ACCEL=tcg; see scripts/stress --help, scripts/fuzz --help.
@@ -101,7 +102,7 @@ install: all guest
 	install $(B)/lib/libvmpool.so $(DESTDIR)$(PREFIX)/lib/libvmpool.so.1
 	ln -sf libvmpool.so.1 $(DESTDIR)$(PREFIX)/lib/libvmpool.so
 	install -m 644 shm/vmpool.h $(DESTDIR)$(PREFIX)/include
-	install -m 644 $(B)/guest/current/* $(DESTDIR)$(PREFIX)/share/vmpool/guest
+	install -m 644 $(addprefix $(B)/guest/current/,vmlinux bzImage initramfs) $(DESTDIR)$(PREFIX)/share/vmpool/guest
 	sed 's|@PREFIX@|$(PREFIX)|' shm/vmpool.pc.in >$(DESTDIR)$(PREFIX)/lib/pkgconfig/vmpool.pc
 
 clean:
