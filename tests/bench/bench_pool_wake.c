@@ -8,7 +8,10 @@
  *
  * Usage: bench_pool_wake
  *
- * Two processes each, nothing pinned; the contestants take turns.
+ * What a wake-up costs depends above all on where the woken process runs: on the
+ * same processor microseconds, on another one, which may be idle and asleep, ten
+ * times that. So all contestants are pinned alike, once to one processor and once
+ * to two; the figure is the worse of the two ratios. The contestants take turns.
  */
 #include "shm/futex.h"
 #include "tests/bench/benchpool.h"
@@ -19,8 +22,9 @@
 #include <sys/eventfd.h>
 #include <sys/wait.h>
 
-#define ROUNDS 4000
+#define ROUNDS 2000
 #define WARM_UP 100
+#define GOAL 3
 #define PATIENCE_NS 30000000000u
 
 enum command { ANSWER, HANDOVER, END };
@@ -32,6 +36,88 @@ struct pair {
 	_Atomic uint32_t command;
 	_Atomic uint64_t returned_ns; /* HANDOVER: when the waiter's acquire returned */
 };
+
+/* Two contestants, and the processes that this one wakes. */
+struct duel {
+	const char *figure, *ours, *other; /* names */
+	void (*round)(struct duel *duel, double *ours_ns, double *other_ns);
+	pid_t peer[2];
+	unsigned peers;
+	struct vmpool *pool;
+	struct vmpool_vm *vm;
+	struct pair *pair;
+	int stat_fd; /* /proc/PID/stat of the waiter */
+	int fds[2];  /* eventfds to and from the echo */
+};
+
+static void
+pin(pid_t pid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(pid, sizeof(set), &set) < 0)
+		bench_die("sched_setaffinity: %m");
+}
+
+/* The first processor that we may use, or the second; -1: there is none. */
+static int
+processor(const cpu_set_t *allowed, unsigned which)
+{
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+		if (CPU_ISSET(cpu, allowed) && which-- == 0)
+			return cpu;
+	return -1;
+}
+
+/* Both contestants with the peers on this processor. */
+static double
+fight_on(struct duel *duel, int cpu, const char *where, struct samples *ours, struct samples *other)
+{
+	double a, b;
+
+	for (unsigned i = 0; i < duel->peers; i++)
+		pin(duel->peer[i], cpu);
+	for (int i = 0; i < ROUNDS + WARM_UP; i++) {
+		duel->round(duel, &a, &b);
+		if (i < WARM_UP)
+			continue;
+		samples_add(ours, a);
+		samples_add(other, b);
+	}
+	a = samples_percentile(ours, 50);
+	b = samples_percentile(other, 50);
+	(void)printf("  on %s: %s %.1f us, %s %.1f us\n", where, duel->other, b / 1e3, duel->ours,
+		     a / 1e3);
+	return a / b;
+}
+
+static int
+fight(struct duel *duel)
+{
+	struct samples ours[2] = {{0}}, other[2] = {{0}};
+	double ratio[2] = {0};
+	cpu_set_t allowed;
+	int r, worse;
+
+	if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0)
+		bench_die("sched_getaffinity: %m");
+	pin(0, processor(&allowed, 0));
+	ratio[0] = fight_on(duel, processor(&allowed, 0), "one processor", &ours[0], &other[0]);
+	if (processor(&allowed, 1) >= 0)
+		ratio[1] =
+		    fight_on(duel, processor(&allowed, 1), "two processors", &ours[1], &other[1]);
+	worse = ratio[1] > ratio[0];
+	r = report_ratio(duel->figure, GOAL, &ours[worse], &other[worse]);
+	for (int i = 0; i < 2; i++) {
+		samples_fini(&ours[i]);
+		samples_fini(&other[i]);
+	}
+	if (sched_setaffinity(0, sizeof(allowed), &allowed) < 0)
+		bench_die("sched_setaffinity: %m");
+	return r;
+}
 
 /* --- hand-over --------------------------------------------------------------------------- */
 
@@ -146,42 +232,39 @@ hand_over(struct pair *p, int stat_fd, struct vmpool *pool)
 	return (double)(atomic_load(&p->returned_ns) - start);
 }
 
+static void
+handover_round(struct duel *d, double *ours_ns, double *other_ns)
+{
+	*other_ns = round_trip(d->pair, d->stat_fd);
+	*ours_ns = hand_over(d->pair, d->stat_fd, d->pool);
+}
+
 static int
 bench_handover(void)
 {
-	struct samples ours = {0}, futex = {0};
-	struct pair *p = bench_share(sizeof(*p));
+	struct duel duel = {.figure = "handover_vs_futex_rtt",
+			    .ours = "release to the waiter's return",
+			    .other = "futex round trip",
+			    .round = handover_round,
+			    .peers = 1};
 	struct benchpool bp;
-	struct vmpool *pool;
 	char path[64];
-	int stat_fd, r;
-	pid_t pid;
+	int r;
 
 	benchpool_open(&bp, "handover", 1, false);
-	pid = bench_fork();
-	if (pid == 0)
-		waiter(p, &bp);
-	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	stat_fd = open(path, O_RDONLY | O_CLOEXEC);
-	pool = benchpool_attach(&bp);
-	for (int i = 0; i < ROUNDS + WARM_UP; i++) {
-		double rtt = round_trip(p, stat_fd), over = hand_over(p, stat_fd, pool);
-
-		if (i < WARM_UP)
-			continue;
-		samples_add(&futex, rtt);
-		samples_add(&ours, over);
-	}
-	(void)ask(p, END);
-	(void)waitpid(pid, NULL, 0);
-	closep(&stat_fd);
-	(void)printf("  futex round trip: %.1f us; release to the waiter's return: %.1f us\n",
-		     samples_percentile(&futex, 50) / 1e3, samples_percentile(&ours, 50) / 1e3);
-	r = report_ratio("handover_vs_futex_rtt", 3, &ours, &futex);
-	vmpool_detach(pool);
+	duel.pair = bench_share(sizeof(*duel.pair));
+	duel.peer[0] = bench_fork();
+	if (duel.peer[0] == 0)
+		waiter(duel.pair, &bp);
+	(void)snprintf(path, sizeof(path), "/proc/%d/stat", (int)duel.peer[0]);
+	duel.stat_fd = open(path, O_RDONLY | O_CLOEXEC);
+	duel.pool = benchpool_attach(&bp);
+	r = fight(&duel);
+	(void)ask(duel.pair, END);
+	(void)waitpid(duel.peer[0], NULL, 0);
+	closep(&duel.stat_fd);
+	vmpool_detach(duel.pool);
 	benchpool_close(&bp);
-	samples_fini(&ours);
-	samples_fini(&futex);
 	return r;
 }
 
@@ -221,40 +304,37 @@ ping(struct vmpool *pool, struct vmpool_vm *vm)
 	return (double)(now_ns() - start);
 }
 
+static void
+ping_round(struct duel *d, double *ours_ns, double *other_ns)
+{
+	*other_ns = eventfd_round_trip(d->fds);
+	*ours_ns = ping(d->pool, d->vm);
+}
+
 static int
 bench_ping(void)
 {
-	const int fds[2] = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)};
-	struct samples ours = {0}, other = {0};
+	struct duel duel = {.figure = "worker_ping_vs_eventfd_rtt",
+			    .ours = "ping of the worker",
+			    .other = "eventfd round trip",
+			    .round = ping_round,
+			    .peers = 2,
+			    .fds = {eventfd(0, EFD_CLOEXEC), eventfd(0, EFD_CLOEXEC)}};
 	struct benchpool bp;
-	struct vmpool_vm *vm;
-	struct vmpool *pool;
-	pid_t echo;
 	int r;
 
 	benchpool_open(&bp, "ping", 1, true);
-	pool = benchpool_attach(&bp);
-	if (vmpool_acquire(pool, NULL, &vm) != 0)
-		bench_die("acquire: %s", vmpool_error(pool));
-	echo = start_echo(fds);
-	for (int i = 0; i < ROUNDS + WARM_UP; i++) {
-		double rtt = eventfd_round_trip(fds), pong = ping(pool, vm);
-
-		if (i < WARM_UP)
-			continue;
-		samples_add(&other, rtt);
-		samples_add(&ours, pong);
-	}
-	(void)eventfd_write(fds[0], 2);
-	(void)waitpid(echo, NULL, 0);
-	(void)printf("  eventfd round trip: %.1f us; ping of the worker: %.1f us\n",
-		     samples_percentile(&other, 50) / 1e3, samples_percentile(&ours, 50) / 1e3);
-	r = report_ratio("worker_ping_vs_eventfd_rtt", 3, &ours, &other);
-	(void)vmpool_release(vm);
-	vmpool_detach(pool);
+	duel.pool = benchpool_attach(&bp);
+	if (vmpool_acquire(duel.pool, NULL, &duel.vm) != 0)
+		bench_die("acquire: %s", vmpool_error(duel.pool));
+	duel.peer[0] = (pid_t)atomic_load(&duel.pool->seg->slot[0].worker_pid);
+	duel.peer[1] = start_echo(duel.fds);
+	r = fight(&duel);
+	(void)eventfd_write(duel.fds[0], 2);
+	(void)waitpid(duel.peer[1], NULL, 0);
+	(void)vmpool_release(duel.vm);
+	vmpool_detach(duel.pool);
 	benchpool_close(&bp);
-	samples_fini(&ours);
-	samples_fini(&other);
 	return r;
 }
 
