@@ -9,61 +9,54 @@
 #include <limits.h>
 #include <string.h>
 
-/* The first of the folders that holds a readable file of that name. */
-static int
-find(char *buf, size_t len, const char *override, const char *const *dirs, const char *file)
+/* The directory of our own program; "." if it cannot be told. */
+static void
+exe_dir(char *buf, size_t len)
 {
-	char exe[PATH_MAX];
-	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	ssize_t n = readlink("/proc/self/exe", buf, len - 1);
 	char *slash;
 
-	if (override != NULL && override[0] != '\0') {
-		(void)snprintf(buf, len, "%s", override);
-		return access(buf, R_OK) == 0 ? 0 : -errno;
-	}
-	if (n < 0)
-		return -errno;
-	exe[n] = '\0';
-	slash = strrchr(exe, '/');
-	if (slash == NULL)
-		return -ENOENT;
-	*slash = '\0';
-	for (; *dirs != NULL; dirs++) {
-		int m = snprintf(buf, len, "%s/%s/%s", exe, *dirs, file);
-
-		if (m > 0 && (size_t)m < len && access(buf, R_OK) == 0)
-			return 0;
-	}
-	return -ENOENT;
+	(void)snprintf(buf + MAX(n, 0), len - (size_t)MAX(n, 0), "%s", n < 0 ? "." : "");
+	slash = strrchr(buf, '/');
+	if (slash != NULL)
+		*slash = '\0';
 }
 
-int
-install_worker(char *buf, size_t len, char *err, size_t errlen)
+static void
+beside(char *buf, size_t len, const char *const *places, unsigned n, const char *file)
 {
-	static const char *const dirs[] = {"../libexec", "../libexec/vmpool", ".", NULL};
+	char dir[PATH_MAX];
 
-	if (find(buf, len, getenv("VMPOOL_WORKER"), dirs, "vmpool-worker") < 0)
-		return fail(ENOENT, err, errlen,
-			    "vmpool-worker not found near this program (reinstall, or set "
-			    "VMPOOL_WORKER to its path)");
-	return 0;
+	exe_dir(dir, sizeof(dir));
+	for (unsigned i = 0; i < n; i++) {
+		(void)snprintf(buf, len, "%s/%s/%s", dir, places[i], file);
+		if (access(buf, F_OK) == 0)
+			return;
+	}
+	(void)snprintf(buf, len, "%s/%s/%s", dir, places[0], file);
 }
 
-int
-install_guest(char *buf, size_t len, const char *file, char *err, size_t errlen)
+void
+install_worker(char *buf, size_t len)
 {
-	static const char *const dirs[] = {"../guest/current", "../share/vmpool/guest",
-					   "../../share/vmpool/guest", NULL};
-	const char *dir = getenv("VMPOOL_GUEST");
-	char path[PATH_MAX];
+	static const char *const places[] = {"../libexec", "../libexec/vmpool"};
+	const char *env = getenv("VMPOOL_WORKER");
 
-	if (dir != NULL)
-		(void)snprintf(path, sizeof(path), "%s/%s", dir, file);
-	if (find(buf, len, dir == NULL ? NULL : path, dirs, file) < 0)
-		return fail(
-		    ENOENT, err, errlen,
-		    "no guest file %s found (build it with `make guest`, or set VMPOOL_GUEST "
-		    "to its folder)",
-		    file);
-	return 0;
+	if (env != NULL && *env != '\0')
+		(void)snprintf(buf, len, "%s", env);
+	else
+		beside(buf, len, places, ARRAY_SIZE(places), "vmpool-worker");
+}
+
+void
+install_guest(char *buf, size_t len, const char *file)
+{
+	static const char *const places[] = {"../guest/current", "../share/vmpool/guest",
+					     "../../share/vmpool/guest"};
+	const char *env = getenv("VMPOOL_GUEST");
+
+	if (env != NULL && *env != '\0')
+		(void)snprintf(buf, len, "%s/%s", env, file);
+	else
+		beside(buf, len, places, ARRAY_SIZE(places), file);
 }

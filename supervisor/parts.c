@@ -12,57 +12,17 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
+#include "shm/install.h"
 #include "supervisor/launch.h"
 
 #define PROBE_TIMEOUT_MS 10000
 
-/* The directory of our own program. */
-static int
-parts_exe_dir(char *buf, size_t len)
-{
-	ssize_t n = readlink("/proc/self/exe", buf, len - 1);
-	char *slash;
-
-	if (n < 0)
-		return -errno;
-	buf[n] = '\0';
-	slash = strrchr(buf, '/');
-	if (slash == NULL)
-		return -ENOENT;
-	*slash = '\0';
-	return 0;
-}
-
-/* The first of dir/relative[i] that exists into out; else the first name and -ENOENT. */
-static int
-parts_beside(char *out, size_t len, const char *const *relative, unsigned n)
-{
-	char dir[PATH_MAX];
-
-	*out = '\0';
-	if (parts_exe_dir(dir, sizeof(dir)) < 0)
-		return -ENOENT;
-	for (unsigned i = 0; i < n; i++) {
-		if ((size_t)snprintf(out, len, "%s/%s", dir, relative[i]) < len &&
-		    access(out, F_OK) == 0)
-			return 0;
-	}
-	(void)snprintf(out, len, "%.*s/%s", (int)(len / 2), dir, relative[0]);
-	return -ENOENT;
-}
-
 static int
 parts_worker(struct parts *in, char *err, size_t errlen)
 {
-	static const char *const places[] = {"../libexec/vmpool-worker",
-					     "../libexec/vmpool/vmpool-worker"};
-	const char *env = getenv("VMPOOL_WORKER");
 	char path[PATH_MAX];
 
-	if (env != NULL && *env != '\0')
-		(void)snprintf(path, sizeof(path), "%s", env);
-	else
-		(void)parts_beside(path, sizeof(path), places, ARRAY_SIZE(places));
+	install_worker(path, sizeof(path));
 	if (access(path, X_OK) < 0 || realpath(path, in->worker) == NULL)
 		return fail(errno, err, errlen,
 			    "worker program %s: %m (run 'make', or set VMPOOL_WORKER)", path);
@@ -214,28 +174,22 @@ parts_check_file(char *out, const char *what, const char *path, const char *reme
 static int
 parts_guest(struct parts *in, const struct config *cfg, char *err, size_t errlen)
 {
-	static const char *const places[] = {"../guest/current", "../share/vmpool/guest"};
-	const char *env = getenv("VMPOOL_GUEST");
 	const char *kernel = strcmp(in->accel, "kvm") == 0 ? "vmlinux" : "bzImage";
-	char dir[PATH_MAX - 16], path[PATH_MAX];
+	char path[PATH_MAX];
 	int r;
 
-	if (env != NULL && *env != '\0')
-		(void)snprintf(dir, sizeof(dir), "%s", env);
-	else
-		(void)parts_beside(dir, sizeof(dir), places, ARRAY_SIZE(places));
-	(void)snprintf(path, sizeof(path), "%s/%s", dir, kernel);
+	install_guest(path, sizeof(path), kernel);
 	r = cfg->kernel[0] != '\0'
 		? parts_check_file(in->kernel, "kernel", cfg->kernel, "", err, errlen)
 		: parts_check_file(in->kernel, "guest kernel", path,
-				   " (run 'make', or give --kernel FILE)", err, errlen);
+				   " (run 'make guest', or give --kernel FILE)", err, errlen);
 	if (r < 0)
 		return r;
-	(void)snprintf(path, sizeof(path), "%s/initramfs", dir);
+	install_guest(path, sizeof(path), "initramfs");
 	return cfg->image[0] != '\0'
 		   ? parts_check_file(in->image, "image", cfg->image, "", err, errlen)
 		   : parts_check_file(in->image, "guest image", path,
-				      " (run 'make', or give --image FILE)", err, errlen);
+				      " (run 'make guest', or give --image FILE)", err, errlen);
 }
 
 int

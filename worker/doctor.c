@@ -103,15 +103,15 @@ check_accel(struct finding *f)
 static void
 check_guest(struct finding *f, const char *file)
 {
-	char path[PATH_MAX], err[512];
+	char path[PATH_MAX];
 	struct stat st;
 
-	if (install_guest(path, sizeof(path), file, err, sizeof(err)) == 0 &&
-	    stat(path, &st) == 0) {
+	install_guest(path, sizeof(path), file);
+	if (stat(path, &st) == 0) {
 		say(f, GOOD, "%s (%lld KiB)", path, (long long)st.st_size / 1024);
 		return;
 	}
-	say(f, BAD, "%s", err);
+	say(f, BAD, "%s: %s", path, strerror(errno));
 	remedy(f, "make guest");
 }
 
