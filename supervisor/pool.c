@@ -161,8 +161,8 @@ pool_burst(struct pool *pool)
 	    atomic_load_explicit(&pool->s.seg->head->counter[C_miss_count], memory_order_relaxed);
 	uint64_t now = now_ns();
 
-	pool->burst = policy_burst(&pool->burst_state, misses - MIN(misses, pool->misses),
-				   pool->s.cfg->max_idle, now - pool->ticked_ns);
+	(void)policy_burst(&pool->burst, misses - MIN(misses, pool->misses), pool->s.cfg->max_idle,
+			   now - pool->ticked_ns);
 	pool->misses = misses;
 	pool->ticked_ns = now;
 }

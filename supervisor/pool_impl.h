@@ -40,9 +40,8 @@ struct pool {
 	/* pool_start.c */
 	bool ever_ready, hopeless;
 	uint32_t ramp, ramp_cap, failing;
-	uint32_t burst; /* refill target that recent misses ask for */
-	bool renew;	/* a kept idle VM has expired */
-	struct policy_burst burst_state;
+	bool renew;		    /* a kept idle VM has expired */
+	struct policy_burst burst;  /* the refill target that recent misses ask for */
 	uint64_t misses, ticked_ns; /* at the last tick */
 	uint64_t opened_ns, backoff_until_ns;
 	struct ev_timer backoff;

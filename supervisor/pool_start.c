@@ -121,7 +121,7 @@ pool_start_numbers(struct pool *pool, struct policy_in *in)
 	    .warm_target = atomic_load_explicit(&h->warm_target, memory_order_relaxed),
 	    .idle = atomic_load_explicit(&h->count[SLOT_IDLE], memory_order_relaxed),
 	    .waiting = atomic_load_explicit(&h->waiting, memory_order_relaxed),
-	    .burst = pool->burst,
+	    .burst = pool->burst.target,
 	    .renew = pool->renew,
 	    .starting = children_starting(pool->children),
 	    .total = children_total(pool->children),
