@@ -65,7 +65,7 @@ give_idle(struct txn *txn, uint32_t slot, uint64_t word)
 	txn_set64(txn, &seg->head->seq, seq);
 	if (oldest != IDLE_NONE) {
 		avail_stage(txn, oldest, avail_unleased(SLOT_RESETTING, oldest_word), now_ns());
-		txn_set32(txn, &seg->slot[oldest].leased, 0);
+		txn_set32(txn, &seg->slot[oldest].resetting, RESETTING_EVICTED);
 		avail_count(txn, C_evict_count);
 	}
 	CRASH_POINT("idle_before_commit");
@@ -112,7 +112,7 @@ avail_end_lease(struct txn *txn, uint32_t slot, uint64_t word)
 		return avail_give(txn, slot, word);
 	}
 	avail_stage(txn, slot, avail_unleased(SLOT_RESETTING, word), now_ns());
-	txn_set32(txn, &seg->slot[slot].leased, 1);
+	txn_set32(txn, &seg->slot[slot].resetting, RESETTING_USED);
 	txn_add64(txn, &seg->head->ended_used, 1);
 	CRASH_POINT("end_before_commit");
 	txn_commit(txn);
@@ -136,7 +136,7 @@ avail_evict(struct seg *seg, uint32_t slot, uint64_t word, enum pool_counter cou
 
 	txn_begin(&txn, seg);
 	avail_stage(&txn, slot, avail_unleased(SLOT_RESETTING, word), now_ns());
-	txn_set32(&txn, &seg->slot[slot].leased, 0);
+	txn_set32(&txn, &seg->slot[slot].resetting, RESETTING_EVICTED);
 	avail_count(&txn, counter);
 	CRASH_POINT("evict_before_commit");
 	txn_commit(&txn);

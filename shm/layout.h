@@ -52,6 +52,13 @@ enum slot_state {
 	SLOT_STATES,
 };
 
+/* Why a slot is RESETTING. */
+enum slot_resetting {
+	RESETTING_EVICTED = 0, /* its idle VM has to go */
+	RESETTING_USED,	       /* its lease has ended */
+	RESETTING_CHECK,       /* its idle VM is being health-checked */
+};
+
 struct shm_slot {
 	_Atomic uint64_t word;	     /* see above; changed under the pool lock */
 	_Atomic uint64_t since_ns;   /* when the state last changed, CLOCK_MONOTONIC (IDLE: to a
@@ -59,7 +66,7 @@ struct shm_slot {
 	_Atomic uint64_t idle_seq;   /* order in the idle ring: larger = newer */
 	_Atomic uint64_t born_ns;    /* when the VM became ready, CLOCK_MONOTONIC */
 	_Atomic uint32_t worker_pid; /* 0 = none */
-	_Atomic uint32_t leased;     /* RESETTING: 1 = after a lease, 0 = evicted while idle */
+	_Atomic uint32_t resetting;  /* RESETTING: enum slot_resetting, why */
 	_Atomic uint64_t
 	    req_mark;	       /* chan.req.tail when the VM became ready: untouched while equal */
 	_Atomic uint32_t life; /* the worker's thread id, then FUTEX_OWNER_DIED (lifeline_tie);

@@ -61,23 +61,27 @@ int sup_start(struct seg *seg, uint32_t *slot, uint64_t *generation) must_check;
 /* The worker of a STARTING slot is pid. */
 int sup_set_worker(struct seg *seg, uint32_t slot, uint32_t pid) must_check;
 
-/* STARTING (or RESETTING, after a reset) -> IDLE, or straight IN_USE of the
- * first waiter, which is woken. Counts spawn_count and spawn_ns/boot_ns, or
- * recycle_count, reset_count and reset_ns. boot_ns: the worker's figure. Over
- * max-idle the oldest idle VM goes to RESETTING: look at the slots afterwards. */
+/* STARTING -> IDLE, or straight IN_USE of the first waiter, which is woken. Counts
+ * spawn_count, spawn_ns and boot_ns (the worker's figure). Over max-idle the oldest
+ * idle VM goes to RESETTING: look at the slots afterwards. */
 int sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns) must_check;
 
-/* IDLE -> RESETTING because it expired, failed its health check, or is doomed. */
-enum evict_reason { EVICT_EXPIRED, EVICT_HEALTH };
-int sup_evict(struct seg *seg, uint32_t slot, enum evict_reason reason) must_check;
+/* The same for a VM that was put back to the template after a lease (RESETTING).
+ * Counts recycle_count, reset_count, reset_ns and the memory pages it had written. */
+int sup_reset_done(struct seg *seg, uint32_t slot, uint64_t pages) must_check;
 
-/* A health check was run in a guest. Counts health_check_count, and when it
- * failed health_fail_count (EVICT_HEALTH counts health_fail_count too: use one). */
-int sup_checked(struct seg *seg, bool ok) must_check;
+/* IDLE -> RESETTING because it expired. Counts evict_count. */
+int sup_evict(struct seg *seg, uint32_t slot) must_check;
+
+/* The newest idle VM -> RESETTING, to be health-checked; -ENOENT: none is idle. And
+ * back: healthy, like sup_reset_done; else it stays RESETTING, to be ended. Counts
+ * health_check_count and health_fail_count; so does sup_worker_gone in between. */
+int sup_check_begin(struct seg *seg, uint32_t *slot) must_check;
+int sup_check_end(struct seg *seg, uint32_t slot, bool ok) must_check;
 
 /* The worker of the slot is gone (reaped). STARTING, IDLE, RESETTING -> EMPTY;
- * IN_USE -> DEAD, its client is woken. Counts spawn_fail_count, vm_died_count
- * or discard_count according to the state. *was (may be NULL): the state found. */
+ * IN_USE -> DEAD, its client is woken. Counts spawn_fail_count, vm_died_count,
+ * discard_count or a failed check according to the state. *was (may be NULL): the state found. */
 int sup_worker_gone(struct seg *seg, uint32_t slot, enum slot_state *was) must_check;
 
 /* A client has attached or left. Leaving takes all its leases back (IN_USE ->

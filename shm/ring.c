@@ -31,6 +31,22 @@ ring_init_consumer(struct ring *ring, struct shm_ring *pos, uint8_t *data)
 	ring->own = atomic_load_explicit(&pos->head, memory_order_relaxed);
 }
 
+void
+ring_chan_reset(struct shm_chan *chan)
+{
+	_Atomic uint64_t *const places[] = {&chan->req.tail, &chan->req.head, &chan->rsp.tail,
+					    &chan->rsp.head};
+	_Atomic uint32_t *const flags[] = {&chan->rsp_stalled, &chan->rsp_sleepers,
+					   &chan->rsp_pollers, &chan->req_stalled,
+					   &chan->worker_asleep};
+
+	/* The next client comes to it through the state word (release in txn_commit). */
+	for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+		atomic_store_explicit(places[i], 0, memory_order_relaxed);
+	for (size_t i = 0; i < ARRAY_SIZE(flags); i++)
+		atomic_store_explicit(flags[i], 0, memory_order_relaxed);
+}
+
 /* Copy between the ring and private memory, around the end. */
 static void
 copy_in(const struct ring *ring, uint64_t at, const void *from, size_t len)

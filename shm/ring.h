@@ -44,6 +44,10 @@ struct ring {
 void ring_init_producer(struct ring *ring, struct shm_ring *pos, uint8_t *data);
 void ring_init_consumer(struct ring *ring, struct shm_ring *pos, uint8_t *data);
 
+/* Both rings of a slot empty, nobody asleep: for a slot that has no lease, by its
+ * worker, or by the supervisor when it has no worker. Counters go on: they only grow. */
+void ring_chan_reset(struct shm_chan *chan);
+
 /* Bytes of payload that ring_write would take now in one record (0 = full). -EPROTO:
  * the consumer's position is impossible. */
 ssize_t ring_space(const struct ring *ring) must_check;

@@ -9,6 +9,7 @@
 #include "shm/avail.h"
 #include "shm/crash.h"
 #include "shm/futex.h"
+#include "shm/ring.h"
 #include "shm/stat.h"
 #include "shm/waiter.h"
 #include <string.h>
@@ -29,23 +30,6 @@ sup_move(struct txn *txn, uint32_t slot, enum slot_state from, enum slot_state t
 	CRASH_POINT("sup_committed");
 	idle_moved(txn->seg, slot, from, to);
 	lock_release(txn->seg);
-}
-
-/* Rings empty, nobody asleep. Counters and histograms go on: they only grow. */
-static void
-chan_reset(struct shm_chan *chan)
-{
-	/* The slot is EMPTY and the lock is held; the new worker and the next
-	 * client come to it through the state word (release in txn_commit). */
-	atomic_store_explicit(&chan->req.tail, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->req.head, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->rsp.tail, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->rsp.head, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->rsp_stalled, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->rsp_sleepers, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->rsp_pollers, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->req_stalled, 0, memory_order_relaxed);
-	atomic_store_explicit(&chan->worker_asleep, 0, memory_order_relaxed);
 }
 
 static uint32_t
@@ -82,12 +66,13 @@ sup_start(struct seg *seg, uint32_t *slot, uint64_t *generation)
 	s = &seg->slot[*slot];
 	word = avail_word(seg, *slot);
 	*generation = slot_generation(word);
-	chan_reset(&seg->chan[*slot]);
+	/* No worker has it yet, and no client: they come through the state word. */
+	ring_chan_reset(&seg->chan[*slot]);
 	txn_begin(&txn, seg);
 	avail_stage(&txn, *slot, avail_unleased(SLOT_STARTING, word), now_ns());
 	txn_set32(&txn, &s->worker_pid, 0);
 	txn_set32(&txn, &s->life, 0);
-	txn_set32(&txn, &s->leased, 0);
+	txn_set32(&txn, &s->resetting, RESETTING_EVICTED);
 	txn_set64(&txn, &s->req_mark, 0);
 	sup_move(&txn, *slot, SLOT_EMPTY, SLOT_STARTING);
 	return 0;
@@ -112,73 +97,152 @@ sup_set_worker(struct seg *seg, uint32_t slot, uint32_t pid)
 	return 0;
 }
 
-/* Stage what it means for the statistics that a VM is ready. */
+/* The VM of the slot can be handed out: whoever waits first, or nobody yet. */
 static void
-count_ready(struct txn *txn, uint32_t slot, bool started, uint64_t boot_ns, uint64_t now)
+give_fresh(struct txn *txn, uint32_t slot, uint64_t word, uint64_t now)
 {
 	struct seg *seg = txn->seg;
 	struct shm_slot *s = &seg->slot[slot];
-	uint64_t took = avail_age(now, atomic_load_explicit(&s->since_ns, memory_order_relaxed));
 
-	if (started) {
-		avail_count(txn, C_spawn_count);
-		hist_txn_add(txn, &seg->head->hist[H_spawn_ns], took);
-		hist_txn_add(txn, &seg->head->hist[H_boot_ns], boot_ns);
-		return;
-	}
-	avail_count(txn, C_reset_count);
-	hist_txn_add(txn, &seg->head->hist[H_reset_ns], took);
-	if (atomic_load_explicit(&s->leased, memory_order_relaxed) != 0) {
-		avail_count(txn, C_recycle_count);
-		txn_add64(txn, &seg->head->reset_leased, 1);
-	}
+	txn_set64(txn, &s->born_ns, now);
+	txn_set32(txn, &s->resetting, RESETTING_EVICTED);
+	txn_set64(txn, &s->req_mark,
+		  atomic_load_explicit(&seg->chan[slot].req.tail, memory_order_relaxed));
+	(void)avail_give(txn, slot, word);
+	lock_release(seg);
+	avail_changed(seg, false);
+}
+
+/* Lock, if the slot is in this state for this reason. */
+static int
+sup_lock_at(struct seg *seg, uint32_t slot, enum slot_state state, enum slot_resetting why)
+{
+	int r = slot < seg->nslots ? sup_lock(seg) : -EINVAL;
+
+	if (r < 0)
+		return r;
+	if (slot_state(avail_word(seg, slot)) == state &&
+	    (state != SLOT_RESETTING ||
+	     atomic_load_explicit(&seg->slot[slot].resetting, memory_order_relaxed) == why))
+		return 0;
+	lock_release(seg);
+	return -ESTALE;
+}
+
+static uint64_t
+slot_since(const struct seg *seg, uint32_t slot)
+{
+	return atomic_load_explicit(&seg->slot[slot].since_ns, memory_order_relaxed);
 }
 
 int
 sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns)
 {
-	struct shm_slot *s;
+	int r = sup_lock_at(seg, slot, SLOT_STARTING, RESETTING_EVICTED);
+	uint64_t now = now_ns();
 	struct txn txn;
-	uint64_t word, now;
-	int r = slot < seg->nslots ? sup_lock(seg) : -EINVAL;
 
 	if (r < 0)
 		return r;
-	s = &seg->slot[slot];
-	word = avail_word(seg, slot);
-	if (slot_state(word) != SLOT_STARTING && slot_state(word) != SLOT_RESETTING) {
-		lock_release(seg);
-		return -ESTALE;
-	}
-	now = now_ns();
 	txn_begin(&txn, seg);
-	count_ready(&txn, slot, slot_state(word) == SLOT_STARTING, boot_ns, now);
-	txn_set64(&txn, &s->born_ns, now);
-	txn_set32(&txn, &s->leased, 0);
-	txn_set64(&txn, &s->req_mark,
-		  atomic_load_explicit(&seg->chan[slot].req.tail, memory_order_relaxed));
-	(void)avail_give(&txn, slot, word);
+	avail_count(&txn, C_spawn_count);
+	hist_txn_add(&txn, &seg->head->hist[H_spawn_ns], avail_age(now, slot_since(seg, slot)));
+	hist_txn_add(&txn, &seg->head->hist[H_boot_ns], boot_ns);
+	give_fresh(&txn, slot, avail_word(seg, slot), now);
+	return 0;
+}
+
+int
+sup_reset_done(struct seg *seg, uint32_t slot, uint64_t pages)
+{
+	int r = sup_lock_at(seg, slot, SLOT_RESETTING, RESETTING_USED);
+	uint64_t now = now_ns();
+	struct txn txn;
+
+	if (r < 0)
+		return r;
+	txn_begin(&txn, seg);
+	avail_count(&txn, C_reset_count);
+	avail_count(&txn, C_recycle_count);
+	txn_add64(&txn, &seg->head->counter[C_reset_page_count], pages);
+	txn_add64(&txn, &seg->head->reset_leased, 1);
+	hist_txn_add(&txn, &seg->head->hist[H_reset_ns], avail_age(now, slot_since(seg, slot)));
+	give_fresh(&txn, slot, avail_word(seg, slot), now);
+	return 0;
+}
+
+int
+sup_evict(struct seg *seg, uint32_t slot)
+{
+	int r = sup_lock_at(seg, slot, SLOT_IDLE, RESETTING_EVICTED);
+
+	if (r < 0)
+		return r;
+	avail_evict(seg, slot, avail_word(seg, slot), C_evict_count);
+	lock_release(seg);
+	return 0;
+}
+
+int
+sup_check_begin(struct seg *seg, uint32_t *slot)
+{
+	struct txn txn;
+	int r = sup_lock(seg);
+
+	if (r < 0)
+		return r;
+	*slot = idle_newest(seg);
+	if (*slot == IDLE_NONE) {
+		lock_release(seg);
+		return -ENOENT;
+	}
+	txn_begin(&txn, seg);
+	avail_stage(&txn, *slot, avail_unleased(SLOT_RESETTING, avail_word(seg, *slot)), now_ns());
+	txn_set32(&txn, &seg->slot[*slot].resetting, RESETTING_CHECK);
+	sup_move(&txn, *slot, SLOT_IDLE, SLOT_RESETTING);
+	return 0;
+}
+
+/* Stage what a health check that has ended means for the statistics. */
+static void
+count_check(struct txn *txn, bool ok)
+{
+	avail_count(txn, C_health_check_count);
+	if (!ok)
+		avail_count(txn, C_health_fail_count);
+}
+
+int
+sup_check_end(struct seg *seg, uint32_t slot, bool ok)
+{
+	int r = sup_lock_at(seg, slot, SLOT_RESETTING, RESETTING_CHECK);
+	struct txn txn;
+
+	if (r < 0)
+		return r;
+	txn_begin(&txn, seg);
+	count_check(&txn, ok);
+	txn_set32(&txn, &seg->slot[slot].resetting, RESETTING_EVICTED);
+	CRASH_POINT("check_before_commit");
+	if (ok)
+		(void)avail_give(&txn, slot, avail_word(seg, slot));
+	else
+		txn_commit(&txn);
 	lock_release(seg);
 	avail_changed(seg, false);
 	return 0;
 }
 
-int
-sup_evict(struct seg *seg, uint32_t slot, enum evict_reason reason)
+/* A worker is gone whose slot was RESETTING: what that means. */
+static void
+count_gone_resetting(struct txn *txn, uint32_t slot)
 {
-	uint64_t word;
-	int r = slot < seg->nslots ? sup_lock(seg) : -EINVAL;
-
-	if (r < 0)
-		return r;
-	word = avail_word(seg, slot);
-	if (slot_state(word) == SLOT_IDLE)
-		avail_evict(seg, slot, word,
-			    reason == EVICT_HEALTH ? C_health_fail_count : C_evict_count);
-	else
-		r = -ESTALE;
-	lock_release(seg);
-	return r;
+	/* Changed under the lock only. */
+	switch (atomic_load_explicit(&txn->seg->slot[slot].resetting, memory_order_relaxed)) {
+	case RESETTING_USED: avail_count(txn, C_discard_count); break;
+	case RESETTING_CHECK: count_check(txn, false); break;
+	default: break;
+	}
 }
 
 int
@@ -203,10 +267,7 @@ sup_worker_gone(struct seg *seg, uint32_t slot, enum slot_state *was)
 		avail_count(&txn, C_vm_died_count);
 		to = SLOT_DEAD;
 		break;
-	case SLOT_RESETTING:
-		if (atomic_load_explicit(&seg->slot[slot].leased, memory_order_relaxed) != 0)
-			avail_count(&txn, C_discard_count);
-		break;
+	case SLOT_RESETTING: count_gone_resetting(&txn, slot); break;
 	default: lock_release(seg); return -ESTALE;
 	}
 	avail_stage(&txn, slot,
@@ -220,23 +281,6 @@ sup_worker_gone(struct seg *seg, uint32_t slot, enum slot_state *was)
 	(void)atomic_fetch_add_explicit(&seg->chan[slot].rsp_seq, 1, memory_order_release);
 	(void)futex_wake(&seg->chan[slot].rsp_seq, INT32_MAX);
 	avail_changed(seg, false);
-	return 0;
-}
-
-int
-sup_checked(struct seg *seg, bool ok)
-{
-	struct txn txn;
-	int r = sup_lock(seg);
-
-	if (r < 0)
-		return r;
-	txn_begin(&txn, seg);
-	avail_count(&txn, C_health_check_count);
-	if (!ok)
-		avail_count(&txn, C_health_fail_count);
-	txn_commit(&txn);
-	lock_release(seg);
 	return 0;
 }
 

@@ -18,6 +18,7 @@
 #define CHILDREN_MAGIC 0x3d8e51c7u
 #define SPAWN_LIMIT_NS 10000000000ull /* for the fork server's answer */
 #define START_LIMIT_NS 90000000000ull /* the worker's own boot deadline is shorter */
+#define CHECK_LIMIT_NS 15000000000ull /* the worker's own deadline is shorter */
 #define END_LIMIT_NS 1000000000ull    /* from a closed socket to the end */
 
 struct child {
@@ -39,7 +40,7 @@ struct child {
 struct children {
 	unsigned magic;
 	struct evloop *loop;
-	uint32_t nslots, total, starting;
+	uint32_t nslots, total, starting, checking;
 	struct child_ops ops;
 	siginfo_t early[EARLY_ENDS]; /* the newest, in a ring */
 	unsigned nearly;
@@ -59,6 +60,8 @@ child_set_state(struct child *c, enum child_state state)
 	bool is = state == CHILD_SPAWNING || state == CHILD_STARTING;
 
 	c->table->starting += (uint32_t)is - (uint32_t)was;
+	c->table->checking +=
+	    (uint32_t)(state == CHILD_CHECKING) - (uint32_t)(c->state == CHILD_CHECKING);
 	c->table->total += (uint32_t)(state != CHILD_NONE) - (uint32_t)(c->state != CHILD_NONE);
 	c->state = state;
 }
@@ -123,6 +126,12 @@ child_message(struct child *c)
 		c->deadline_ns = 0;
 		child_set_state(c, CHILD_READY);
 		table->ops.ready(table->ops.arg, child_slot(c), msg.boot_ns);
+		return 0;
+	}
+	if (msg.kind == WORKER_CHECKED && c->state == CHILD_CHECKING && msg.error <= 0) {
+		c->deadline_ns = 0;
+		child_set_state(c, CHILD_READY);
+		table->ops.checked(table->ops.arg, child_slot(c), msg.error);
 		return 0;
 	}
 	if (msg.kind != WORKER_FAILED || msg.error >= 0)
@@ -314,6 +323,22 @@ children_ended(struct children *table, const siginfo_t *si)
 }
 
 void
+child_check(struct children *table, uint32_t slot)
+{
+	const struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_CHECK};
+	struct child *c;
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	AN(slot < table->nslots);
+	c = &table->child[slot];
+	AN(c->state == CHILD_READY);
+	child_set_state(c, CHILD_CHECKING);
+	c->deadline_ns = now_ns() + CHECK_LIMIT_NS;
+	if (ctl_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
+		child_kill(table, slot, "it cannot be told to check its guest");
+}
+
+void
 child_kill(struct children *table, uint32_t slot, const char *why)
 {
 	struct child *c;
@@ -333,6 +358,17 @@ child_kill(struct children *table, uint32_t slot, const char *why)
 	}
 }
 
+/* What one whose deadline has passed did not do. */
+static const char *
+child_overdue(enum child_state state)
+{
+	switch (state) {
+	case CHILD_STARTING: return "no sign of life in 90 s";
+	case CHILD_CHECKING: return "no answer to a health check in 15 s";
+	default: return "its worker closed its socket";
+	}
+}
+
 bool
 children_tick(struct children *table, uint64_t now)
 {
@@ -347,9 +383,7 @@ children_tick(struct children *table, uint64_t now)
 		if (c->pid == 0)
 			stuck = true;
 		else
-			child_kill(table, i,
-				   c->state == CHILD_STARTING ? "no sign of life in 90 s"
-							      : "its worker closed its socket");
+			child_kill(table, i, child_overdue(c->state));
 	}
 	return stuck;
 }
@@ -404,4 +438,11 @@ children_starting(const struct children *table)
 {
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	return table->starting;
+}
+
+uint32_t
+children_checking(const struct children *table)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	return table->checking;
 }

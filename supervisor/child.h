@@ -2,7 +2,7 @@
  *
  * child.h - the workers: a fixed table, one entry per slot.
  *
- *   NONE -> SPAWNING -> STARTING -> READY -> ENDING -> NONE
+ *   NONE -> SPAWNING -> STARTING -> READY <-> CHECKING;  READY -> ENDING -> NONE
  *            asked of    booting     serves   killed, or its socket closed;
  *            the fork                         not reaped yet
  *            server
@@ -24,6 +24,7 @@ enum child_state {
 	CHILD_SPAWNING,
 	CHILD_STARTING,
 	CHILD_READY,
+	CHILD_CHECKING, /* told to check its guest's health */
 	CHILD_ENDING,
 };
 
@@ -39,6 +40,8 @@ struct child_end {
 struct child_ops {
 	void (*spawned)(void *arg, uint32_t slot, pid_t pid);
 	void (*ready)(void *arg, uint32_t slot, uint64_t boot_ns);
+	/* The end of a child_check: 0, or -errno. READY again. */
+	void (*checked)(void *arg, uint32_t slot, int error);
 	/* FAILED's text: one line, then console lines. The end follows. */
 	void (*failed)(void *arg, uint32_t slot, const char *text);
 	/* Reaped; the entry is NONE again. */
@@ -71,6 +74,10 @@ void children_unanswered(struct children *table, const char *why);
 /* A child of ours has ended and is about to be reaped: was it one of these? */
 bool children_ended(struct children *table, const siginfo_t *si);
 
+/* READY -> CHECKING: have the guest run a command; checked() or gone() follows, by
+ * a deadline. One that cannot be told is killed. */
+void child_check(struct children *table, uint32_t slot);
+
 /* End it, with SIGKILL; why goes into its child_end. Nothing if NONE or ENDING. */
 void child_kill(struct children *table, uint32_t slot, const char *why);
 
@@ -79,8 +86,9 @@ void child_kill(struct children *table, uint32_t slot, const char *why);
 bool children_tick(struct children *table, uint64_t now);
 
 enum child_state child_state(const struct children *table, uint32_t slot);
-/* Entries not NONE, and those among them that are SPAWNING or STARTING. */
+/* Entries not NONE, and those among them that are SPAWNING or STARTING, or CHECKING. */
 uint32_t children_total(const struct children *table);
 uint32_t children_starting(const struct children *table);
+uint32_t children_checking(const struct children *table);
 
 #endif

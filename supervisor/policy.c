@@ -30,7 +30,7 @@ uint32_t
 policy_start(const struct policy_in *in)
 {
 	uint64_t want = (uint64_t)policy_keep(in) + in->waiting + (in->renew ? 1 : 0);
-	uint64_t have = (uint64_t)in->idle + in->starting;
+	uint64_t have = (uint64_t)in->idle + in->starting + in->returning;
 	uint64_t n;
 
 	if (in->draining || in->now_ns < in->backoff_until_ns || want <= have ||

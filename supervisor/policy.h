@@ -16,9 +16,10 @@ struct policy_in {
 	uint32_t burst;	      /* what recent misses ask for, see policy_burst */
 	bool renew;	      /* an idle VM that is kept has expired: start its successor */
 	uint32_t idle, waiting;
-	uint32_t starting; /* VMs being started now */
-	uint32_t total;	   /* VMs of any state, those being ended included */
-	uint32_t ramp;	   /* how many may be starting at once */
+	uint32_t starting;  /* VMs being started now */
+	uint32_t returning; /* VMs that will be idle again in a moment */
+	uint32_t total;	    /* VMs of any state, those being ended included */
+	uint32_t ramp;	    /* how many may be starting at once */
 	bool draining;
 	uint64_t now_ns, backoff_until_ns;
 };

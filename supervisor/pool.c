@@ -97,11 +97,13 @@ pool_look_at(struct pool *pool, uint32_t slot)
 			child_kill(pool->children, slot, "its slot was changed by others");
 		else if (state == SLOT_IDLE && pool->draining)
 			pool_slot_due(pool, slot, DUE_EVICT);
+	} else if (child == CHILD_CHECKING && state != SLOT_RESETTING) {
+		child_kill(pool->children, slot, "its slot was changed by others");
 	}
 }
 
 static void
-pool_check_drained(struct pool *pool)
+pool_drained(struct pool *pool)
 {
 	if (!pool->draining || pool->drained)
 		return;
@@ -118,8 +120,9 @@ pool_look(struct pool *pool)
 	CHECK_OBJ(pool, POOL_MAGIC);
 	for (uint32_t i = 0; i < pool->s.seg->nslots; i++)
 		pool_look_at(pool, i);
+	pool_check_due(pool);
 	pool_start_more(pool);
-	pool_check_drained(pool);
+	pool_drained(pool);
 }
 
 /* --- expiry -------------------------------------------------------------------------------- */
@@ -243,6 +246,7 @@ pool_new(struct pool **out, const struct pool_setup *setup)
 		return -ENOMEM;
 	pool_slot_init(pool);
 	pool_start_init(pool);
+	pool_check_init(pool);
 	return 0;
 }
 
@@ -252,6 +256,7 @@ pool_open(struct pool **out, const struct pool_setup *setup, char *err, size_t e
 	struct child_ops child_ops = {
 	    .spawned = pool_child_spawned,
 	    .ready = pool_child_ready,
+	    .checked = pool_check_answer,
 	    .failed = pool_child_failed,
 	    .gone = pool_child_gone,
 	};

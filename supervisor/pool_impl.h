@@ -13,10 +13,12 @@
 
 /* Changes of a slot in the segment that are still to be made, in this order. */
 enum {
-	DUE_WORKER = 1, /* note the worker's pid */
-	DUE_READY = 2,	/* STARTING -> IDLE or IN_USE */
-	DUE_EVICT = 4,	/* IDLE -> RESETTING, then end it */
-	DUE_GONE = 8,	/* the worker is no more */
+	DUE_WORKER = 1,	    /* note the worker's pid */
+	DUE_READY = 2,	    /* STARTING -> IDLE or IN_USE */
+	DUE_EVICT = 4,	    /* IDLE -> RESETTING, then end it */
+	DUE_HEALTHY = 8,    /* RESETTING -> IDLE or IN_USE: its health check passed */
+	DUE_UNHEALTHY = 16, /* ... or did not: end it */
+	DUE_GONE = 32,	    /* the worker is no more */
 };
 
 struct pool_slot {
@@ -33,7 +35,8 @@ struct pool {
 	struct children *children;
 	struct forker *forker;
 	bool forker_up, draining, drained;
-	struct retry_op drain;
+	struct retry_op drain, check;
+	uint64_t recycles;    /* when the last health check was begun */
 	struct policy_vm *vm; /* nslots entries to sort in */
 	struct pool_slot *slot;
 
@@ -47,6 +50,14 @@ struct pool {
 	struct ev_timer backoff;
 	struct retry_op refill;
 };
+
+/* --- pool_check.c: health checks ---------------------------------------------------- */
+
+void pool_check_init(struct pool *pool);
+/* Begin a health check if one is due and none is under way. */
+void pool_check_due(struct pool *pool);
+/* The worker's answer: 0, or why the VM is not healthy. */
+void pool_check_answer(void *arg, uint32_t slot, int error);
 
 /* --- pool_slot.c: changes of the segment ---------------------------------------- */
 

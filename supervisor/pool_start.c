@@ -124,6 +124,7 @@ pool_start_numbers(struct pool *pool, struct policy_in *in)
 	    .burst = pool->burst.target,
 	    .renew = pool->renew,
 	    .starting = children_starting(pool->children),
+	    .returning = children_checking(pool->children),
 	    .total = children_total(pool->children),
 	    .ramp = pool->ramp,
 	    .draining = pool->draining || !pool->forker_up || pool->hopeless,

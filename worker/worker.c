@@ -188,7 +188,8 @@ static int
 worker_start(struct worker *w, char *err, size_t errlen)
 {
 	const struct worker_config *cfg = w->cfg;
-	const struct machine_events events = {on_channel, on_ended, w};
+	const struct machine_events events = {
+	    .channel = on_channel, .ended = on_ended, .owner = w};
 	int r = loop_new(&w->loop, 64, err, errlen);
 
 	if (r == 0)

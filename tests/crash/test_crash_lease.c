@@ -252,7 +252,7 @@ do_ready_crossed(struct scene *s)
 static int
 do_evict(struct scene *s)
 {
-	return sup_evict(s->seg, s->slot, EVICT_EXPIRED) != 0;
+	return sup_evict(s->seg, s->slot) != 0;
 }
 
 static int
@@ -264,7 +264,38 @@ do_worker_gone(struct scene *s)
 static int
 do_checked(struct scene *s)
 {
-	return sup_checked(s->seg, false) != 0;
+	return sup_check_begin(s->seg, &s->slot) != 0 || sup_check_end(s->seg, s->slot, true) != 0;
+}
+
+static int
+do_checked_sick(struct scene *s)
+{
+	return sup_check_begin(s->seg, &s->slot) != 0 ||
+	       sup_check_end(s->seg, s->slot, false) != 0 ||
+	       sup_worker_gone(s->seg, s->slot, NULL) != 0;
+}
+
+static int
+do_checked_silent(struct scene *s)
+{
+	return sup_check_begin(s->seg, &s->slot) != 0 ||
+	       sup_worker_gone(s->seg, s->slot, NULL) != 0;
+}
+
+/* A caller came while the VM was being checked. */
+static int
+do_checked_crossed(struct scene *s)
+{
+	if (sup_check_begin(s->seg, &s->slot) != 0)
+		return 1;
+	fake_waiter(s);
+	return sup_check_end(s->seg, s->slot, true) != 0;
+}
+
+static int
+do_reset(struct scene *s)
+{
+	return sup_reset_done(s->seg, s->slot, 5) != 0;
 }
 
 static int
@@ -339,15 +370,18 @@ static const struct scenario scenarios[] = {
     {"ready, idle", one_starting, do_ready, NULL},
     {"ready, granted", starting_and_waited_for, do_ready, NULL},
     {"ready, granted to one who gives up", starting_and_two_wait, do_ready_crossed, NULL},
-    {"reset, idle", one_resetting, do_ready, NULL},
-    {"reset, granted", resetting_and_waited_for, do_ready, NULL},
+    {"reset, idle", one_resetting, do_reset, NULL},
+    {"reset, granted", resetting_and_waited_for, do_reset, NULL},
     {"evict the only one", one_idle, do_evict, NULL},
     {"evict from the middle", three_idle_middle, do_evict, NULL},
     {"worker gone while starting", one_starting, do_worker_gone, NULL},
     {"worker gone while idle", three_idle_middle, do_worker_gone, NULL},
     {"worker gone under a lease", one_leased, do_worker_gone, NULL},
     {"worker gone while resetting", one_resetting, do_worker_gone, NULL},
-    {"health check", nothing, do_checked, NULL},
+    {"health check passed", two_idle, do_checked, NULL},
+    {"health check passed, granted", one_idle, do_checked_crossed, NULL},
+    {"health check failed", two_idle, do_checked_sick, NULL},
+    {"worker gone in a health check", two_idle, do_checked_silent, NULL},
     {"client comes", one_idle, do_client_new, NULL},
     {"client goes", many_leases, do_client_gone, NULL},
     {"drain", starting_and_waited_for, do_drain, NULL},

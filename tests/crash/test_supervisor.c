@@ -342,6 +342,81 @@ test_waiters_take_turns_at_the_total(void **state)
 	assert_int_equal(pool_peer_stop(pid), 0);
 }
 
+/* --- health checks ------------------------------------------------------------------------ */
+
+/* Borrow a VM and give it back as it is. */
+static void
+recycle_one(struct vmpool *pool)
+{
+	struct vmpool_vm *vm = pool_client_acquire(pool);
+
+	assert_int_equal(vmpool_release(vm), 0);
+}
+
+static void
+test_healthy_vms_come_back(void **state)
+{
+	pid_t pid = pool_peer_run(NULL, "--health-interval", "3", NULL), before, after;
+	struct vmpool *pool;
+
+	(void)state;
+	pool_peer_ready(pid);
+	pool = pool_client_attach();
+	assert_int_equal(pool_peer_workers(&before, 1), 1);
+	for (int round = 1; round <= 3; round++) {
+		for (int i = 0; i < 3; i++)
+			recycle_one(pool);
+		pool_peer_until(pool_peer_stat("health_check_count") == round);
+		pool_peer_until(pool_peer_stat("resetting_count") == 0);
+	}
+	assert_int_equal(pool_peer_stat("health_fail_count"), 0);
+	assert_int_equal(pool_peer_stat("spawn_count"), 1);
+	assert_int_equal(pool_peer_workers(&after, 1), 1);
+	assert_int_equal(before, after);
+	vmpool_detach(pool);
+	assert_int_equal(pool_peer_stop(pid), 0);
+}
+
+static void
+test_sick_vms_are_replaced(void **state)
+{
+	pid_t pid = pool_peer_run("sick", "--health-interval", "1", NULL);
+	struct vmpool *pool;
+
+	(void)state;
+	pool_peer_ready(pid);
+	pool = pool_client_attach();
+	recycle_one(pool);
+	pool_peer_until(pool_peer_stat("health_fail_count") == 1);
+	pool_peer_until(pool_peer_stat("idle_count") == 1);
+	assert_int_equal(pool_peer_stat("health_check_count"), 1);
+	assert_int_equal(pool_peer_stat("spawn_count"), 2);
+	assert_true(pool_peer_log_says("failed a health check: /bin/true did not end"));
+	vmpool_detach(pool);
+	assert_int_equal(pool_peer_stop(pid), 0);
+}
+
+/* A worker that does not answer, and dies: the check has failed. */
+static void
+test_silent_vms_are_replaced(void **state)
+{
+	pid_t pid = pool_peer_run("silent", "--health-interval", "1", NULL), worker;
+	struct vmpool *pool;
+
+	(void)state;
+	pool_peer_ready(pid);
+	pool = pool_client_attach();
+	assert_int_equal(pool_peer_workers(&worker, 1), 1);
+	recycle_one(pool);
+	pool_peer_until(pool_peer_stat("resetting_count") == 1);
+	assert_int_equal(kill(worker, SIGKILL), 0);
+	pool_peer_until(pool_peer_stat("health_fail_count") == 1);
+	pool_peer_until(pool_peer_stat("idle_count") == 1);
+	assert_int_equal(pool_peer_stat("spawn_count"), 2);
+	vmpool_detach(pool);
+	assert_int_equal(pool_peer_stop(pid), 0);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, pool_peer_setup, pool_peer_teardown)
 
 int
@@ -360,6 +435,9 @@ main(int argc, char **argv)
 	    TEST(test_reload_changes_policy),
 	    TEST(test_idle_vms_expire_down_to_the_minimum),
 	    TEST(test_waiters_take_turns_at_the_total),
+	    TEST(test_healthy_vms_come_back),
+	    TEST(test_sick_vms_are_replaced),
+	    TEST(test_silent_vms_are_replaced),
 	};
 
 	pool_peer_role(argc, argv);

@@ -64,14 +64,14 @@ call_supervisor(struct fuzz *f, struct seg *seg)
 	enum slot_state was;
 	uint64_t generation;
 
-	switch (fuzz_below(f, 10)) {
+	switch (fuzz_below(f, 12)) {
 	case 0: (void)!sup_start(seg, &out, &generation); break;
 	case 1: (void)!sup_set_worker(seg, slot, 77); break;
 	case 2: (void)!sup_ready(seg, slot, fuzz_value(f)); break;
-	case 3:
-		(void)!sup_evict(seg, slot, fuzz_one_in(f, 2) ? EVICT_EXPIRED : EVICT_HEALTH);
-		break;
-	case 4: (void)!sup_checked(seg, fuzz_one_in(f, 2)); break;
+	case 3: (void)!sup_evict(seg, slot); break;
+	case 4: (void)!sup_check_begin(seg, &out); break;
+	case 9: (void)!sup_check_end(seg, slot, fuzz_one_in(f, 2)); break;
+	case 10: (void)!sup_reset_done(seg, slot, fuzz_value(f)); break;
 	case 5: (void)!sup_worker_gone(seg, slot, &was); break;
 	case 6: (void)!sup_client_new(seg, 5, &out); break;
 	case 7: (void)!sup_client_gone(seg, fuzz_below(f, 4)); break;

@@ -150,7 +150,7 @@ check_counters(struct seg *seg, const uint32_t count[SLOT_STATES])
 	/* Where the VMs of ended leases went. */
 	for (uint32_t i = 0; i < seg->nslots; i++)
 		kept += testpool_state(seg, i) == SLOT_RESETTING &&
-			atomic_load(&seg->slot[i].leased) != 0;
+			atomic_load(&seg->slot[i].resetting) == RESETTING_USED;
 	kept += stat_of(seg, C_recycle_count) + stat_of(seg, C_discard_count) +
 		atomic_load(&seg->head->ended_dead);
 	CHECK(kept == ended, "%llu of %llu", (unsigned long long)kept, (unsigned long long)ended);

@@ -36,6 +36,23 @@ null_mode(void)
 		(void)fclose(f);
 }
 
+/* Serve until STOP or the supervisor's end. Mode "sick": no health check passes;
+ * "silent": none is answered. */
+static void
+null_serve(int sock)
+{
+	struct worker_msg msg;
+
+	while (ctl_recv(sock, &msg, sizeof(msg), NULL, 0) == 0 && msg.kind != WORKER_STOP) {
+		if (msg.kind != WORKER_CHECK || strcmp(mode, "silent") == 0)
+			continue;
+		msg.kind = WORKER_CHECKED;
+		msg.error = strcmp(mode, "sick") == 0 ? -EIO : 0;
+		if (ctl_send(sock, &msg, sizeof(msg), NULL, 0) < 0)
+			return;
+	}
+}
+
 static _Noreturn void
 null_worker(int sock, pid_t supervisor)
 {
@@ -60,10 +77,7 @@ null_worker(int sock, pid_t supervisor)
 		r = ctl_send(sock, &msg, sizeof(msg), NULL, 0);
 	if (r < 0 || msg.kind == WORKER_FAILED || strcmp(mode, "die") == 0)
 		_exit(1);
-	/* STOP or the supervisor's end. */
-	do
-		r = ctl_recv(sock, &msg, sizeof(msg), NULL, 0);
-	while (r == 0 && msg.kind != WORKER_STOP);
+	null_serve(sock);
 	_exit(0);
 }
 

@@ -29,7 +29,8 @@ static struct ev_timer give_up;
 
 /* What the table told last. */
 static struct {
-	unsigned spawned, ready, failed, gone;
+	unsigned spawned, ready, checked, failed, gone;
+	int error;
 	uint32_t slot;
 	pid_t pid;
 	uint64_t boot_ns;
@@ -53,6 +54,16 @@ on_ready(void *arg, uint32_t slot, uint64_t boot_ns)
 	told.ready++;
 	told.slot = slot;
 	told.boot_ns = boot_ns;
+	evloop_stop(loop);
+}
+
+static void
+on_checked(void *arg, uint32_t slot, int error)
+{
+	(void)arg;
+	told.checked++;
+	told.slot = slot;
+	told.error = error;
 	evloop_stop(loop);
 }
 
@@ -319,13 +330,21 @@ test_deadlines(void **state)
 	assert_true(reap(pid));
 	assert_string_equal(told.end.why, "no sign of life in 90 s");
 
-	/* One that is ready has no deadline. */
+	/* One that is ready has no deadline, unless it was asked something. */
 	pid = worker(0, 2, &ready_msg, sizeof(ready_msg), -1);
 	turn();
 	(void)children_tick(table, now_ns() + 10000 * SEC);
 	assert_int_equal(child_state(table, 0), CHILD_READY);
-	child_kill(table, 0, "");
+	child_check(table, 0);
+	assert_int_equal(child_state(table, 0), CHILD_CHECKING);
+	assert_int_equal(children_checking(table), 1);
+	assert_false(children_tick(table, now_ns() + 14 * SEC));
+	assert_int_equal(child_state(table, 0), CHILD_CHECKING);
+	assert_false(children_tick(table, now_ns() + 16 * SEC));
+	assert_int_equal(children_checking(table), 0);
 	assert_true(reap(pid));
+	assert_string_equal(told.end.why, "no answer to a health check in 15 s");
+	assert_int_equal(told.checked, 0);
 }
 
 static void
@@ -369,6 +388,7 @@ setup(void **state)
 	const struct child_ops ops = {
 	    .spawned = on_spawned,
 	    .ready = on_ready,
+	    .checked = on_checked,
 	    .failed = on_failed,
 	    .gone = on_gone,
 	};

@@ -89,11 +89,13 @@ call_everything(struct seg *seg, uint64_t *x)
 	if (next(x) % 2)
 		r |= lease_release(seg, &lease, -1);
 	r |= lease_acquire(seg, (uint32_t)next(x) % 3, -1, now_ns(), now_ns() + 10000, &lease);
-	r |= sup_evict(seg, slot, EVICT_EXPIRED);
+	r |= sup_evict(seg, slot);
 	r |= sup_worker_gone(seg, slot, NULL);
 	r |= sup_client_gone(seg, (uint32_t)next(x) % 3);
 	r |= sup_client_new(seg, 5, &n);
-	r |= sup_checked(seg, true);
+	r |= sup_check_begin(seg, &n);
+	r |= sup_check_end(seg, slot, next(x) % 2);
+	r |= sup_reset_done(seg, slot, 7);
 	sup_failing(seg, (uint32_t)next(x) % 5, "scribbled");
 	r |= stat_read(seg, &rows, &count);
 	free(rows);

@@ -71,14 +71,28 @@ put_into(struct seg *seg, enum slot_state state)
 	return lease;
 }
 
-enum op { OP_WORKER, OP_READY, OP_EVICT, OP_GONE, OP_CLIENT_GONE, OP_RELEASE, OPS };
+enum op {
+	OP_WORKER,
+	OP_READY,
+	OP_RESET,
+	OP_CHECK_BEGIN,
+	OP_CHECK_END,
+	OP_EVICT,
+	OP_GONE,
+	OP_CLIENT_GONE,
+	OP_RELEASE,
+	OPS
+};
 #define REFUSED (-1)
 
 /* What each call makes of each state; REFUSED: nothing, with -ESTALE. */
 static const int outcome[OPS][SLOT_STATES] = {
     /*            EMPTY    STARTING        IDLE            IN_USE          RESETTING DEAD */
     [OP_WORKER] = {REFUSED, SLOT_STARTING, REFUSED, REFUSED, REFUSED, REFUSED},
-    [OP_READY] = {REFUSED, SLOT_IDLE, REFUSED, REFUSED, SLOT_IDLE, REFUSED},
+    [OP_READY] = {REFUSED, SLOT_IDLE, REFUSED, REFUSED, REFUSED, REFUSED},
+    [OP_RESET] = {REFUSED, REFUSED, REFUSED, REFUSED, SLOT_IDLE, REFUSED},
+    [OP_CHECK_BEGIN] = {REFUSED, REFUSED, SLOT_RESETTING, REFUSED, REFUSED, REFUSED},
+    [OP_CHECK_END] = {REFUSED, REFUSED, REFUSED, REFUSED, REFUSED, REFUSED},
     [OP_EVICT] = {REFUSED, REFUSED, SLOT_RESETTING, REFUSED, REFUSED, REFUSED},
     [OP_GONE] = {REFUSED, SLOT_EMPTY, SLOT_EMPTY, SLOT_DEAD, SLOT_EMPTY, REFUSED},
     [OP_CLIENT_GONE] = {SLOT_EMPTY, SLOT_STARTING, SLOT_IDLE, SLOT_IDLE, SLOT_RESETTING,
@@ -90,12 +104,16 @@ static int
 run_op(struct seg *seg, enum op op, const struct lease *lease)
 {
 	struct lease l = *lease;
+	uint32_t slot;
 	int r;
 
 	switch (op) {
 	case OP_WORKER: return sup_set_worker(seg, 0, 4711);
 	case OP_READY: return sup_ready(seg, 0, 1);
-	case OP_EVICT: return sup_evict(seg, 0, EVICT_EXPIRED);
+	case OP_RESET: return sup_reset_done(seg, 0, 5);
+	case OP_CHECK_BEGIN: r = sup_check_begin(seg, &slot); return r == -ENOENT ? -ESTALE : r;
+	case OP_CHECK_END: return sup_check_end(seg, 0, true);
+	case OP_EVICT: return sup_evict(seg, 0);
 	case OP_GONE: return sup_worker_gone(seg, 0, NULL);
 	case OP_CLIENT_GONE: return sup_client_gone(seg, 0);
 	default: break;
@@ -149,7 +167,7 @@ start_is_bounded(void **state)
 	assert_int_equal(sup_start(seg, &slot, &generation), -ENOSPC);
 	good(seg);
 	/* One that is being ended counts too. */
-	assert_int_equal(sup_evict(seg, 1, EVICT_EXPIRED), 0);
+	assert_int_equal(sup_evict(seg, 1), 0);
 	assert_int_equal(sup_start(seg, &slot, &generation), -ENOSPC);
 	assert_int_equal(sup_worker_gone(seg, 1, NULL), 0);
 	assert_int_equal(testpool_start(seg), 1);
@@ -205,7 +223,7 @@ slots_out_of_range(void **state)
 
 	assert_int_equal(sup_set_worker(seg, 4, 1), -EINVAL);
 	assert_int_equal(sup_ready(seg, 4, 1), -EINVAL);
-	assert_int_equal(sup_evict(seg, UINT32_MAX, EVICT_EXPIRED), -EINVAL);
+	assert_int_equal(sup_evict(seg, UINT32_MAX), -EINVAL);
 	assert_int_equal(sup_worker_gone(seg, 4, NULL), -EINVAL);
 	assert_int_equal(sup_client_gone(seg, seg->nclients), -EINVAL);
 }
@@ -221,11 +239,13 @@ never_blocks(void **state)
 	assert_int_equal(sup_start(seg, &n, &generation), -EBUSY);
 	assert_int_equal(sup_set_worker(seg, 0, 1), -EBUSY);
 	assert_int_equal(sup_ready(seg, 0, 1), -EBUSY);
-	assert_int_equal(sup_evict(seg, 0, EVICT_EXPIRED), -EBUSY);
+	assert_int_equal(sup_evict(seg, 0), -EBUSY);
 	assert_int_equal(sup_worker_gone(seg, 0, NULL), -EBUSY);
 	assert_int_equal(sup_client_new(seg, 1, &n), -EBUSY);
 	assert_int_equal(sup_client_gone(seg, 0), -EBUSY);
-	assert_int_equal(sup_checked(seg, true), -EBUSY);
+	assert_int_equal(sup_check_begin(seg, &n), -EBUSY);
+	assert_int_equal(sup_check_end(seg, 0, true), -EBUSY);
+	assert_int_equal(sup_reset_done(seg, 0, 1), -EBUSY);
 	assert_int_equal(sup_drain(seg), -EBUSY);
 	sup_failing(seg, 1, "this one takes no lock");
 	atomic_store(&seg->head->lock.word, 0);
@@ -282,19 +302,42 @@ statistics_of_starts(void **state)
 	good(seg);
 }
 
+/* The newest idle VM is taken out, and comes back; or does not. */
 static void
-statistics_of_health(void **state)
+health_checks(void **state)
 {
 	struct seg *seg = *state;
+	uint32_t slot;
 
-	assert_int_equal(sup_checked(seg, true), 0);
-	assert_int_equal(sup_checked(seg, false), 0);
-	assert_int_equal(testpool_stat(seg, C_health_check_count), 2);
-	assert_int_equal(testpool_stat(seg, C_health_fail_count), 1);
+	assert_int_equal(sup_check_begin(seg, &slot), -ENOENT);
 	assert_int_equal(testpool_ready(seg), 0);
-	assert_int_equal(sup_evict(seg, 0, EVICT_HEALTH), 0);
+	assert_int_equal(testpool_ready(seg), 1);
+	assert_int_equal(sup_check_begin(seg, &slot), 0);
+	assert_int_equal(slot, 1);
+	assert_int_equal(testpool_state(seg, 1), SLOT_RESETTING);
+	good(seg);
+	/* It was not used, hence there is nothing to reset. */
+	assert_int_equal(sup_reset_done(seg, 1, 1), -ESTALE);
+	assert_int_equal(sup_check_end(seg, 1, true), 0);
+	assert_int_equal(testpool_state(seg, 1), SLOT_IDLE);
+	assert_int_equal(sup_check_end(seg, 1, true), -ESTALE);
+	good(seg);
+	assert_int_equal(sup_check_begin(seg, &slot), 0);
+	assert_int_equal(slot, 1);
+	assert_int_equal(sup_check_end(seg, 1, false), 0);
+	assert_int_equal(testpool_state(seg, 1), SLOT_RESETTING);
+	assert_int_equal(sup_check_end(seg, 1, true), -ESTALE);
+	assert_int_equal(sup_worker_gone(seg, 1, NULL), 0);
+	good(seg);
+	/* Silence is failure. */
+	assert_int_equal(sup_check_begin(seg, &slot), 0);
+	assert_int_equal(slot, 0);
+	assert_int_equal(sup_worker_gone(seg, 0, NULL), 0);
+	assert_int_equal(testpool_stat(seg, C_health_check_count), 3);
 	assert_int_equal(testpool_stat(seg, C_health_fail_count), 2);
 	assert_int_equal(testpool_stat(seg, C_evict_count), 0);
+	assert_int_equal(testpool_stat(seg, C_discard_count), 0);
+	assert_int_equal(testpool_stat(seg, C_recycle_count), 0);
 	good(seg);
 }
 
@@ -331,7 +374,7 @@ evict_any_place(void **state)
 			assert_int_equal(atomic_load(&seg->head->idle_head), turn);
 			for (uint32_t i = 0; i < 3; i++)
 				assert_int_equal(testpool_ready(seg), i);
-			assert_int_equal(sup_evict(seg, gone, EVICT_EXPIRED), 0);
+			assert_int_equal(sup_evict(seg, gone), 0);
 			good(seg);
 			for (uint32_t slot = 3; slot-- > 0;) {
 				if (slot == gone)
@@ -376,7 +419,7 @@ main(void)
 	    TEST(never_blocks),
 	    TEST(clients_come_and_go),
 	    TEST(statistics_of_starts),
-	    TEST(statistics_of_health),
+	    TEST(health_checks),
 	    TEST(ready_over_max_idle),
 	    cmocka_unit_test(evict_any_place),
 	    TEST(failure_text),
