@@ -24,7 +24,7 @@
 struct child {
 	struct children *table;
 	enum child_state state;
-	bool killed, was_ready;
+	bool killed, was_ready, checking;
 	pid_t pid;
 	int pidfd, sock;
 	uint64_t generation;
@@ -94,6 +94,7 @@ child_gone(struct child *c, const char *status)
 	struct child_end end = {
 	    .was_ready = c->was_ready,
 	    .killed = c->killed,
+	    .checking = c->checking,
 	    .pid = c->pid,
 	    .error = c->error,
 	};
@@ -130,6 +131,7 @@ child_message(struct child *c)
 	}
 	if (msg.kind == WORKER_CHECKED && c->state == CHILD_CHECKING && msg.error <= 0) {
 		c->deadline_ns = 0;
+		c->checking = false;
 		child_set_state(c, CHILD_READY);
 		table->ops.checked(table->ops.arg, child_slot(c), msg.error);
 		return 0;
@@ -212,7 +214,7 @@ child_begin(struct children *table, uint32_t slot, uint64_t generation, int *wor
 	c->sock = c->src.fd = pair[0];
 	*worker_sock = pair[1];
 	c->generation = generation;
-	c->killed = c->was_ready = false;
+	c->killed = c->was_ready = c->checking = false;
 	c->error = 0;
 	c->why[0] = '\0';
 	c->deadline_ns = now_ns() + SPAWN_LIMIT_NS;
@@ -333,6 +335,7 @@ child_check(struct children *table, uint32_t slot)
 	c = &table->child[slot];
 	AN(c->state == CHILD_READY);
 	child_set_state(c, CHILD_CHECKING);
+	c->checking = true;
 	c->deadline_ns = now_ns() + CHECK_LIMIT_NS;
 	if (ctl_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
 		child_kill(table, slot, "it cannot be told to check its guest");

@@ -32,6 +32,7 @@ enum child_state {
 struct child_end {
 	bool was_ready; /* it had said READY */
 	bool killed;	/* by child_kill */
+	bool checking;	/* while it checked its guest's health */
 	pid_t pid;	/* 0: there never was a process */
 	int error;	/* -errno that it gave with FAILED, or 0 */
 	char why[256];	/* one line */

@@ -60,6 +60,8 @@ pool_child_gone(void *arg, uint32_t slot, const struct child_end *end)
 	} else if (state == SLOT_IN_USE || state == SLOT_IDLE) {
 		suplog(LOG_WARNING, "slot %u: VM ended while %s: %s", slot,
 		       state == SLOT_IN_USE ? "in use" : "idle", end->why);
+	} else if (end->checking) {
+		suplog(LOG_WARNING, "slot %u: VM ended in a health check: %s", slot, end->why);
 	}
 	pool_slot_due(pool, slot, DUE_GONE);
 }

@@ -8,6 +8,7 @@
 #include "shm/ctl.h"
 #include "worker/job.h"
 
+#include <poll.h>
 #include <string.h>
 
 #define WORKER_MAGIC 0x30a7e401u
@@ -83,18 +84,20 @@ static void
 on_control(struct loop_op *op, int res)
 {
 	struct worker *w = op->owner;
+	struct pollfd p = {.fd = w->cfg->control, .events = POLLIN};
 	struct worker_msg msg;
-	int r = res;
+	int r = MIN(res, 0);
 
 	CHECK_OBJ(w, WORKER_MAGIC);
-	while (r >= 0) {
+	/* One event may stand for several messages; the socket itself blocks. */
+	while (r == 0 && poll(&p, 1, 0) == 1) {
 		r = ctl_recv(w->cfg->control, &msg, sizeof(msg), NULL, 0);
 		if (r == 0 && (msg.magic != CTL_MAGIC || msg.kind != WORKER_CHECK))
 			r = -EPIPE;
 		if (r == 0 && job_check(&w->job) < 0)
 			tell_checked(w, -EBUSY);
 	}
-	if (r != -EAGAIN)
+	if (r < 0)
 		loop_stop(w->loop, 0);
 }
 
@@ -188,8 +191,7 @@ static int
 worker_start(struct worker *w, char *err, size_t errlen)
 {
 	const struct worker_config *cfg = w->cfg;
-	const struct machine_events events = {
-	    .channel = on_channel, .ended = on_ended, .owner = w};
+	const struct machine_events events = {.channel = on_channel, .ended = on_ended, .owner = w};
 	int r = loop_new(&w->loop, 64, err, errlen);
 
 	if (r == 0)

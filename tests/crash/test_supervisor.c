@@ -413,6 +413,7 @@ test_silent_vms_are_replaced(void **state)
 	pool_peer_until(pool_peer_stat("health_fail_count") == 1);
 	pool_peer_until(pool_peer_stat("idle_count") == 1);
 	assert_int_equal(pool_peer_stat("spawn_count"), 2);
+	assert_true(pool_peer_log_says("VM ended in a health check"));
 	vmpool_detach(pool);
 	assert_int_equal(pool_peer_stop(pid), 0);
 }

@@ -344,6 +344,7 @@ test_deadlines(void **state)
 	assert_int_equal(children_checking(table), 0);
 	assert_true(reap(pid));
 	assert_string_equal(told.end.why, "no answer to a health check in 15 s");
+	assert_true(told.end.checking);
 	assert_int_equal(told.checked, 0);
 }
 
