@@ -143,10 +143,11 @@ reset_vm_is_untouched_again(void **state)
 
 	testpool_touch(seg, slot);
 	assert_int_equal(give(seg, &lease), 0);
-	assert_int_equal(sup_ready(seg, slot, 0), 0);
+	assert_int_equal(sup_reset_done(seg, slot, 9), 0);
 	good(seg);
 	assert_int_equal(testpool_state(seg, slot), SLOT_IDLE);
 	assert_int_equal(testpool_stat(seg, C_reset_count), 1);
+	assert_int_equal(testpool_stat(seg, C_reset_page_count), 9);
 	assert_int_equal(testpool_stat(seg, C_recycle_count), 1);
 	assert_int_equal(testpool_stat(seg, C_spawn_count), 1);
 	lease = hit(seg, client);
