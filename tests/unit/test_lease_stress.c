@@ -103,9 +103,9 @@ supervise_slot(struct seg *seg, uint32_t slot, uint32_t dice)
 {
 	switch (testpool_state(seg, slot)) {
 	case SLOT_RESETTING:
-		return dice % 2 ? sup_ready(seg, slot, 1) : sup_worker_gone(seg, slot, NULL);
+		return dice % 2 ? sup_reset_done(seg, slot, 1) : sup_worker_gone(seg, slot, NULL);
 	case SLOT_STARTING:
-		return dice % 8 ? sup_reset_done(seg, slot, 1) : sup_worker_gone(seg, slot, NULL);
+		return dice % 8 ? sup_ready(seg, slot, 1) : sup_worker_gone(seg, slot, NULL);
 	case SLOT_IDLE: return dice % 64 ? 0 : sup_evict(seg, slot);
 	case SLOT_IN_USE: return dice % 64 ? 0 : sup_worker_gone(seg, slot, NULL);
 	default: return 0;
