@@ -11,8 +11,8 @@
  *      | length | type | flags| zero | stream id | length bytes payload |
  *      +--------+------+------+------+-----------+---------------------+
  *
- * Stream 0 is the machine itself (READY, PING, PONG). Every other stream is one
- * command: the client picks an unused id, sends EXEC on it, and the stream ends
+ * Stream 0 is the machine itself (READY, PING, PONG, RENEW, RENEWED). Every other
+ * stream is one command: the client picks an unused id, sends EXEC on it, and the stream ends
  * with exactly one EXIT or ERROR from the guest. Frames of one stream arrive in
  * the order in which they were sent.
  *
@@ -21,6 +21,8 @@
  * never has more payload bytes outstanding than the window plus the sum of the
  * CREDIT frames it has received for that stream. A receiver grants what it has
  * consumed. A sender that exceeds its window breaks the protocol.
+ * At a command's time-out the guest drops what exceeds the window then: EXIT
+ * needs no credit and does not wait for a reader that may never come.
  *
  * Both directions are hostile to the host: the guest's kernel may forge any
  * byte. The worker checks every frame with proto_check before it acts on one.
@@ -32,7 +34,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTO_VERSION 1u /* sent in READY; host and agent must agree */
+#define PROTO_VERSION 2u /* sent in READY; host and agent must agree */
 
 #define PROTO_PAYLOAD_MAX (16u << 10) /* bytes of payload in one frame */
 #define PROTO_WINDOW (16u << 10)      /* initial credit per stream and direction, bytes */
@@ -56,6 +58,7 @@ enum proto_type {
 	PROTO_STDIN = 3,  /* bytes for the command; F_EOF: the last ones (may be empty) */
 	PROTO_KILL = 4,	  /* payload uint32: signal, sent to every process of the command */
 	PROTO_CREDIT = 5, /* payload uint32: further bytes the receiver may send; both directions */
+	PROTO_RENEW = 6,  /* stream 0; struct proto_renew; answered by one RENEWED */
 	/* guest to host */
 	PROTO_READY = 32,  /* stream 0; struct proto_ready; the first frame after boot */
 	PROTO_PONG = 33,   /* stream 0; the PING's payload */
@@ -64,6 +67,7 @@ enum proto_type {
 	PROTO_EXIT = 36, /* struct proto_exit; ends the stream, after its last output */
 	PROTO_ERROR =
 	    37, /* struct proto_error + text; the command did not start; ends the stream */
+	PROTO_RENEWED = 38, /* stream 0; struct proto_renewed; the answer to RENEW */
 };
 
 #define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
@@ -91,6 +95,32 @@ struct proto_ready {
 	uint64_t mem_kib; /* memory the guest sees */
 };
 
+/* What makes a machine that goes on from a state which others have too (a
+ * template, a snapshot, a fork) a machine of its own. Sent once it runs again,
+ * before any command of a client; it may come while commands of the template
+ * run. All that comes after it is acted on after it. */
+struct proto_renew {
+	uint64_t wall_ns;	/* CLOCK_REALTIME of the host as this is sent */
+	uint8_t entropy[64];	/* from the host's kernel; mixed in, credited, reseeded from */
+	uint8_t boot_id[16];	/* random; the guest makes a UUID of version 4 of it */
+	uint8_t machine_id[16]; /* the same, for /etc/machine-id */
+};
+
+/* The steps of a renewal, in their order. All are tried, whatever fails. */
+enum proto_renew_step {
+	PROTO_RENEW_ENTROPY = 1,    /* RNDADDENTROPY */
+	PROTO_RENEW_RESEED = 2,	    /* RNDRESEEDCRNG */
+	PROTO_RENEW_CLOCK = 3,	    /* clock_settime */
+	PROTO_RENEW_BOOT_ID = 4,    /* /proc/sys/kernel/random/boot_id */
+	PROTO_RENEW_MACHINE_ID = 5, /* /etc/machine-id */
+};
+
+struct proto_renewed {
+	uint64_t wall_ns; /* the guest's CLOCK_REALTIME when all was done */
+	uint32_t failed;  /* 0, or the first enum proto_renew_step that failed */
+	uint32_t err;	  /* its errno, Linux x86-64 numbering; 0 */
+};
+
 struct proto_exit {
 	uint32_t code;	    /* exit status 0..255, 0 when signalled */
 	uint32_t signal;    /* the signal that ended it, 0 if it exited */
@@ -116,6 +146,8 @@ struct proto_error {
 _Static_assert(sizeof(struct proto_hdr) == 12, "frame header");
 _Static_assert(sizeof(struct proto_exec) == 24, "exec header");
 _Static_assert(sizeof(struct proto_exit) == 24, "exit payload");
+_Static_assert(sizeof(struct proto_renew) == 104, "renew payload");
+_Static_assert(sizeof(struct proto_renewed) == 16, "renewed payload");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "x86-64 only");
 
 /* Which payload lengths a type may have, which flags, and who may send it. */
@@ -149,6 +181,11 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		guest_type = from_guest;
 		min = max = 4;
 		break;
+	case PROTO_RENEW:
+		machine = true;
+		guest_type = false;
+		min = max = sizeof(struct proto_renew);
+		break;
 	case PROTO_READY:
 		machine = true;
 		min = max = sizeof(struct proto_ready);
@@ -163,6 +200,10 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 	case PROTO_ERROR:
 		min = sizeof(struct proto_error);
 		max = min + 256;
+		break;
+	case PROTO_RENEWED:
+		machine = true;
+		min = max = sizeof(struct proto_renewed);
 		break;
 	default: return false;
 	}

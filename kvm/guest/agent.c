@@ -9,6 +9,7 @@
 #include "kvm/guest/cmd.h"
 #include "kvm/guest/exec.h"
 #include "kvm/guest/poller.h"
+#include "kvm/guest/renew.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -185,6 +186,17 @@ kill_frame(struct cmd *c, uint32_t sig)
 }
 
 static void
+renew_frame(const uint8_t *payload)
+{
+	struct proto_renewed done;
+	struct proto_renew renew;
+
+	memcpy(&renew, payload, sizeof(renew));
+	renew_run(&renew, &done);
+	chan_put(&chan, PROTO_RENEWED, 0, &done, sizeof(done));
+}
+
+static void
 take_frame(const struct proto_hdr *h, const uint8_t *payload)
 {
 	struct cmd *c;
@@ -192,6 +204,10 @@ take_frame(const struct proto_hdr *h, const uint8_t *payload)
 
 	if (h->type == PROTO_PING) {
 		chan_put(&chan, PROTO_PONG, 0, payload, h->length);
+		return;
+	}
+	if (h->type == PROTO_RENEW) {
+		renew_frame(payload);
 		return;
 	}
 	if (h->type == PROTO_EXEC) {

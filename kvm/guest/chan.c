@@ -77,7 +77,7 @@ chan_fill(struct chan *c)
 static bool
 host_type(uint8_t type)
 {
-	return type >= PROTO_PING && type <= PROTO_CREDIT;
+	return type >= PROTO_PING && type <= PROTO_RENEW;
 }
 
 int

@@ -291,7 +291,6 @@ cmd_reaped(pid_t pid, int status)
 	c->elapsed_ns = util_now_ns() - c->started_ns;
 	c->status = status;
 	c->state = CMD_DRAINING;
-	c->deadline_ns = UINT64_MAX;
 	pump_drain(c);
 	enqueue(c);
 }
@@ -312,6 +311,7 @@ cmd_expire(void)
 			c->timed_out = true;
 			c->deadline_ns = UINT64_MAX;
 			cmd_signal(c, SIGKILL);
+			enqueue(c);
 		} else {
 			next = MIN(next, c->deadline_ns);
 		}

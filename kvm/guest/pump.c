@@ -148,6 +148,7 @@ send_exit(struct cmd *c, struct chan *chan)
 		e.code = (uint32_t)WEXITSTATUS(c->status);
 	chan_put(chan, PROTO_EXIT, c->stream, &e, sizeof(e));
 	c->state = CMD_DONE;
+	c->deadline_ns = UINT64_MAX;
 }
 
 bool
@@ -161,6 +162,9 @@ pump_turn(struct cmd *c, struct chan *chan)
 	grant_stdin(c, chan);
 	more = read_output(c, &c->out[0], PROTO_STDOUT, chan);
 	more |= read_output(c, &c->out[1], PROTO_STDERR, chan);
+	/* Past its deadline it does not wait for a reader that may never come. */
+	if (c->timed_out && c->credit == 0)
+		c->out[0].left = c->out[1].left = 0;
 	if (c->state == CMD_DRAINING && is_drained(&c->out[0]) && is_drained(&c->out[1]))
 		send_exit(c, chan);
 	return more;

@@ -65,7 +65,9 @@ make_cgroup(char *dir, size_t len)
 static void
 run_agent(const struct peer *p, int fd)
 {
+	const char *argv[8] = {"agent", "--fd"};
 	char number[16];
+	size_t n = 2;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	/* Whatever the test runner left open would look like the agent's leak. */
@@ -73,26 +75,35 @@ run_agent(const struct peer *p, int fd)
 	fd = STDERR_FILENO + 1;
 	(void)close_range(STDERR_FILENO + 2, ~0u, 0);
 	(void)snprintf(number, sizeof(number), "%d", fd);
-	if (p->cgroup[0] != '\0')
-		(void)execl(peer_program(), "agent", "--fd", number, "--cgroup", p->cgroup, NULL);
-	else
-		(void)execl(peer_program(), "agent", "--fd", number, NULL);
+	argv[n++] = number;
+	if (p->cgroup[0] != '\0') {
+		argv[n++] = "--cgroup";
+		argv[n++] = p->cgroup;
+	}
+	if (p->renew[0] != '\0') {
+		argv[n++] = "--renew";
+		argv[n++] = p->renew;
+	}
+	(void)execv(peer_program(), (char *const *)(uintptr_t)argv);
 	_exit(126);
 }
 
-struct peer *
-peer_new(bool cgroups)
+static struct peer *
+prepare(void)
 {
 	struct peer *p = calloc(1, sizeof(*p));
-	int fds[2];
 
 	assert_non_null(p);
 	if (access(peer_program(), X_OK) != 0)
 		fail_msg("no agent at %s: build it or set VMPOOL_TEST_AGENT", peer_program());
-	if (cgroups && !make_cgroup(p->cgroup, sizeof(p->cgroup))) {
-		free(p);
-		return NULL;
-	}
+	return p;
+}
+
+static void
+start(struct peer *p)
+{
+	int fds[2];
+
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
 	p->pid = fork();
 	assert_true(p->pid >= 0);
@@ -104,6 +115,18 @@ peer_new(bool cgroups)
 	p->fd = fds[0];
 	while (p->ready.version == 0)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
+}
+
+struct peer *
+peer_new(bool cgroups)
+{
+	struct peer *p = prepare();
+
+	if (cgroups && !make_cgroup(p->cgroup, sizeof(p->cgroup))) {
+		free(p);
+		return NULL;
+	}
+	start(p);
 	return p;
 }
 
@@ -159,6 +182,20 @@ clear_cgroup(const char *dir)
 	}
 }
 
+static void
+clear_renew(const char *dir)
+{
+	static const char *const files[] = {"boot_id", "machine-id"};
+	char path[128];
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		(void)snprintf(path, sizeof(path), "%s/%s", dir, files[i]);
+		(void)unlink(path);
+	}
+	assert_int_equal(rmdir(dir), 0); /* nothing else is left in there */
+}
+
 void
 peer_free(struct peer *p, int status)
 {
@@ -171,6 +208,8 @@ peer_free(struct peer *p, int status)
 		clear_cgroup(p->cgroup);
 		clean = false;
 	}
+	if (p->renew[0] != '\0')
+		clear_renew(p->renew);
 	for (i = 0; i <= PEER_STREAMS; i++) {
 		free(p->run[i].out);
 		free(p->run[i].err);
@@ -191,6 +230,18 @@ int
 peer_setup_cgroups(void **state)
 {
 	*state = peer_new(true);
+	return 0;
+}
+
+int
+peer_setup_renew(void **state)
+{
+	struct peer *p = prepare();
+
+	(void)strcpy(p->renew, "/tmp/test_agent.XXXXXX");
+	assert_non_null(mkdtemp(p->renew));
+	start(p);
+	*state = p;
 	return 0;
 }
 
@@ -362,6 +413,10 @@ take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 		memcpy(p->pong, bytes, h->length);
 		p->pongs++;
 		break;
+	case PROTO_RENEWED:
+		memcpy(&p->renewed, bytes, sizeof(p->renewed));
+		p->renewals++;
+		break;
 	case PROTO_STDOUT:
 	case PROTO_STDERR: keep(p, h, bytes); break;
 	case PROTO_CREDIT:
@@ -454,6 +509,16 @@ peer_ping(struct peer *p)
 	while (p->pongs == before)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 	assert_memory_equal(p->pong, "ping", 4);
+}
+
+void
+peer_renew(struct peer *p, const struct proto_renew *r)
+{
+	unsigned before = p->renewals;
+
+	peer_send(p, PROTO_RENEW, 0, 0, r, sizeof(*r));
+	while (p->renewals == before)
+		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 }
 
 size_t

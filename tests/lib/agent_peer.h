@@ -34,9 +34,12 @@ struct peer {
 	pid_t pid;
 	int fd;
 	char cgroup[256]; /* the directory made for it, "" = none */
+	char renew[64];	  /* the same for what renewals change */
 	struct proto_ready ready;
 	unsigned pongs;
 	char pong[64];
+	unsigned renewals;
+	struct proto_renewed renewed; /* the last answer */
 	size_t in_len;
 	unsigned char in[64u << 10];
 	struct peer_run run[PEER_STREAMS + 1];
@@ -61,9 +64,11 @@ struct peer *peer_new(bool cgroups);
 void peer_free(struct peer *p, int status);
 
 /* cmocka fixtures: *state is a struct peer *; the test is skipped when cgroups
- * are asked for and there are none. */
+ * are asked for and there are none. With renew, renewals change files in a new
+ * directory; otherwise the agent refuses them. */
 int peer_setup(void **state);
 int peer_setup_cgroups(void **state);
+int peer_setup_renew(void **state);
 int peer_teardown(void **state);
 
 void peer_send(struct peer *p, uint8_t type, uint8_t flags, uint32_t stream, const void *payload,
@@ -92,6 +97,9 @@ struct peer_run *peer_wait_output(struct peer *p, uint32_t stream, size_t out, s
 
 /* A PING and its PONG: everything sent before has been acted on. */
 void peer_ping(struct peer *p);
+
+/* A RENEW and its RENEWED, which is then in p->renewed. */
+void peer_renew(struct peer *p, const struct proto_renew *r);
 
 /* Pidfds of the processes whose numbers a command printed, one a line; how many. */
 size_t peer_open_pids(const char *text, int *fds, size_t max);

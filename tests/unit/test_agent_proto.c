@@ -222,17 +222,22 @@ struct frame_case {
 
 /* Frames whose bounds are clear but whose contents are not allowed. */
 static const struct frame_case frame_cases[] = {
-    {PROTO_KILL, 0, 3, "KILL too short"},	   {PROTO_KILL, 0, 8, "KILL too long"},
-    {PROTO_KILL, 1, 4, "KILL with a flag"},	   {PROTO_CREDIT, 0, 0, "CREDIT too short"},
-    {PROTO_CREDIT, 2, 4, "CREDIT with a flag"},	   {PROTO_STDIN, 2, 1, "STDIN with a flag"},
-    {PROTO_PING, 0, 4, "PING on a stream"},	   {PROTO_EXEC, 0, 0, "empty EXEC"},
+    {PROTO_KILL, 0, 3, "KILL too short"},
+    {PROTO_KILL, 0, 8, "KILL too long"},
+    {PROTO_KILL, 1, 4, "KILL with a flag"},
+    {PROTO_CREDIT, 0, 0, "CREDIT too short"},
+    {PROTO_CREDIT, 2, 4, "CREDIT with a flag"},
+    {PROTO_STDIN, 2, 1, "STDIN with a flag"},
+    {PROTO_PING, 0, 4, "PING on a stream"},
+    {PROTO_EXEC, 0, 0, "empty EXEC"},
     {PROTO_EXEC, 2, 10, "EXEC with another flag"},
+    {PROTO_RENEW, 0, sizeof(struct proto_renew), "RENEW on a stream"},
 };
 
 static void
 test_bad_frames_end_their_stream(void **state)
 {
-	static const unsigned char zeros[64];
+	static const unsigned char zeros[sizeof(struct proto_renew)];
 	struct peer *p = *state;
 	uint32_t i, stream;
 	int fd;
@@ -334,20 +339,25 @@ static const struct proto_hdr lost_cases[] = {
     {.length = 12, .type = PROTO_PONG},
     {.length = 65, .type = PROTO_PING},
     {.length = 4, .type = PROTO_EXEC, .stream = 0},
+    {.length = sizeof(struct proto_renew) - 1, .type = PROTO_RENEW},
+    {.length = sizeof(struct proto_renew) + 1, .type = PROTO_RENEW},
+    {.length = sizeof(struct proto_renew), .type = PROTO_RENEW, .flags = 1},
+    {.length = sizeof(struct proto_renewed), .type = PROTO_RENEWED},
 };
 
 static void
 test_lost_framing_ends_the_machine(void **state)
 {
-	unsigned char payload[128] = {0};
+	/* In one piece: the agent may end before a second one is sent. */
+	unsigned char bytes[sizeof(lost_cases[0]) + 128] = {0};
 	size_t i;
 
 	(void)state;
 	for (i = 0; i < sizeof(lost_cases) / sizeof(lost_cases[0]); i++) {
 		struct peer *p = peer_new(false);
 
-		peer_send_raw(p, &lost_cases[i], sizeof(lost_cases[i]));
-		peer_send_raw(p, payload, sizeof(payload));
+		memcpy(bytes, &lost_cases[i], sizeof(lost_cases[i]));
+		peer_send_raw(p, bytes, sizeof(bytes));
 		peer_free(p, 1);
 	}
 }

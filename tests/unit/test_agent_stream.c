@@ -182,6 +182,42 @@ test_exit_comes_after_the_last_byte(void **state)
 	assert_int_equal(r->exit.signal, 9);
 }
 
+/* With a deadline and a reader that has stopped. */
+static struct peer_run *
+run_unread(struct peer *p, uint32_t stream, const char *script, uint32_t timeout_ms)
+{
+	const char *argv[] = {"/bin/sh", "-c", script, NULL};
+	struct peer_exec e = {.argv = argv, .timeout_ms = timeout_ms};
+
+	p->run[stream].no_grant = true;
+	peer_exec(p, stream, &e);
+	return peer_wait(p, stream);
+}
+
+/* What has credit at a time-out still comes, what has none is dropped: whether the
+ * deadline ended the command or it had ended and its output waited. */
+static void
+test_timeout_needs_no_reader(void **state)
+{
+	struct peer *p = *state;
+	struct peer_run *r;
+
+	r = run_unread(p, 1, "yes & yes >&2", 300);
+	assert_int_equal(r->exit.timed_out, 1);
+	assert_int_equal(r->exit.signal, 9);
+	assert_int_equal(r->out_len + r->err_len, PROTO_WINDOW);
+	r = run_unread(p, 2, "head -c 50000 /dev/zero; exit 3", 300);
+	assert_int_equal(r->exit.timed_out, 1);
+	assert_int_equal(r->exit.code, 3);
+	assert_int_equal(r->out_len, PROTO_WINDOW);
+	r = run_unread(p, 3, "echo all of it; exec sleep 1000", 300);
+	assert_int_equal(r->exit.timed_out, 1);
+	assert_string_equal(r->out, "all of it\n");
+	peer_grant(p, 1, 1);
+	peer_ping(p);
+	assert_int_equal(p->run[1].ends, 1);
+}
+
 static void
 test_one_long_line_without_its_end(void **state)
 {
@@ -312,6 +348,7 @@ main(void)
 	    TEST(test_stdin_that_was_closed),
 	    TEST(test_stopped_reader_stops_the_writer),
 	    TEST(test_exit_comes_after_the_last_byte),
+	    TEST(test_timeout_needs_no_reader),
 	    TEST(test_one_long_line_without_its_end),
 	    TEST(test_output_closed_early),
 	    TEST(test_64_at_once),
