@@ -8,13 +8,13 @@ CC ?= cc
 Q := $(if $(V),,@)
 PREFIX ?= /usr/local
 B := build
-PKGS := liburing inih jansson
+PKGS := liburing inih jansson libxxhash
 CFLAGS ?= -O2 -g
 CPPFLAGS += -D_GNU_SOURCE -I. $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla \
 	-Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
 ALL_CFLAGS = -std=gnu11 -pthread -fPIC -fvisibility=default $(WARN) $(CFLAGS)
-LDLIBS := -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -luring -linih -ljansson)
+LDLIBS := -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -luring -linih -ljansson -lxxhash)
 
 PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c supervisor/main.c worker/main.c
 obj = $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(PROGRAM_SRC),$(wildcard $(1))))
