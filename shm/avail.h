@@ -60,6 +60,28 @@ avail_count(struct txn *txn, enum pool_counter counter)
 	txn_add64(txn, &txn->seg->head->counter[counter], 1);
 }
 
+/* An event that repair can tell from the tables: one plain store under the lock. */
+static inline void
+avail_tally(struct seg *seg, enum pool_counter counter)
+{
+	_Atomic uint64_t *c = &seg->head->counter[counter];
+
+	CRASH_POINT("tally");
+	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
+}
+
+/* Ring the supervisor's doorbell, if there is one. Not under the lock. */
+static inline void
+avail_kick(int kick_fd)
+{
+	uint64_t one = 1;
+
+	/* It fails only when the counter is full: then it is readable already. */
+	if (kick_fd >= 0 && write(kick_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
 /* The word of a new lease of the slot: its generation is one more than before. */
 static inline uint64_t
 avail_leased(uint64_t word, uint32_t client)

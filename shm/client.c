@@ -190,6 +190,7 @@ pool_free(struct vmpool *pool)
 		closep(&pool->bells[i].rsp);
 	}
 	free(pool->bells);
+	client_free_vms(pool);
 	seg_close(pool->seg);
 	closep(&pool->kick_fd);
 	/* Last: the supervisor takes it as our end. */
@@ -280,8 +281,8 @@ vmpool_detach(struct vmpool *pool)
 		return;
 	CHECK_OBJ(pool, CLIENT_POOL_MAGIC);
 	/* In a forked child the VMs are the parent's: only our copies go. */
-	while (!client_forked(pool) && pool->vms != NULL)
-		(void)vmpool_release(pool->vms);
+	if (!client_forked(pool))
+		client_release_all(pool);
 	client_forget_error(pool);
 	pool_free(pool);
 }

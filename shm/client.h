@@ -12,7 +12,7 @@
  *   client_exec.c   requests, collected commands, pings
  *   client_info.c   statistics and lists
  *
- * Locks, in this order: pool->lock guards the list of VMs; pool->sock_lock the
+ * Locks, in this order: pool->lock guards the lists of VMs; pool->sock_lock the
  * socket and the cache of doorbells; vm->lock all that belongs to one VM. Nobody
  * sleeps while holding pool->lock or vm->lock; sock_lock is held over one
  * bounded exchange with the supervisor, and never together with another.
@@ -59,7 +59,8 @@ struct vmpool {
 	const volatile uint32_t *same_process;
 
 	pthread_mutex_t lock;
-	struct vmpool_vm *vms;
+	struct vmpool_vm *vms;	 /* every handle there is; magic tells those with a lease */
+	struct vmpool_vm *spare; /* those without one */
 
 	pthread_mutex_t sock_lock;
 	struct bells *bells; /* one per slot */
@@ -69,7 +70,8 @@ struct vmpool {
 struct vmpool_vm {
 	unsigned magic;
 	struct vmpool *pool;
-	struct vmpool_vm *next, **link; /* in pool->vms */
+	struct vmpool_vm *next;	      /* in pool->vms, for good */
+	struct vmpool_vm *next_spare; /* in pool->spare */
 	struct lease lease;
 	struct shm_chan *shm;
 	pthread_mutex_t lock;
@@ -148,6 +150,15 @@ int client_bells(struct vmpool *pool, uint32_t slot, struct bells *out) must_che
 /* CLOCK_MONOTONIC deadline; < 0: LOCK_FOREVER. */
 uint64_t client_deadline(int64_t timeout_ms);
 uint64_t client_deadline_from(uint64_t now, int64_t timeout_ms);
+
+/* --- client_lease.c ------------------------------------------------------------------- */
+
+/* A lease as vmpool_acquire gets it, with lease.h's errors. */
+int client_acquire(const struct vmpool *pool, int64_t timeout_ms, struct lease *out) must_check;
+/* No other thread uses the pool any more: end every lease; free the handles, with a
+ * lease or not. */
+void client_release_all(struct vmpool *pool);
+void client_free_vms(struct vmpool *pool);
 
 /* --- client_conn.c: vm->lock is held by the caller, unless said otherwise --------- */
 

@@ -57,33 +57,90 @@ lease_fail(const struct vmpool *pool, int err, int64_t timeout_ms)
 	}
 }
 
-static void
-vm_link(struct vmpool *pool, struct vmpool_vm *vm)
+/* --- handles: made once, then used again, and freed with the pool's ----------------- */
+
+static struct vmpool_vm *
+vm_new(struct vmpool *pool)
 {
+	struct vmpool_vm *vm = calloc(1, sizeof(*vm));
+
+	if (vm == NULL)
+		return NULL;
+	vm->pool = pool;
+	AZ(pthread_mutex_init(&vm->lock, NULL));
 	AZ(pthread_mutex_lock(&pool->lock));
 	vm->next = pool->vms;
-	vm->link = &pool->vms;
-	if (vm->next != NULL)
-		vm->next->link = &vm->next;
 	pool->vms = vm;
 	AZ(pthread_mutex_unlock(&pool->lock));
+	return vm;
+}
+
+/* A handle without a lease, or NULL. */
+static struct vmpool_vm *
+vm_get(struct vmpool *pool)
+{
+	struct vmpool_vm *vm;
+
+	AZ(pthread_mutex_lock(&pool->lock));
+	vm = pool->spare;
+	if (vm != NULL)
+		pool->spare = vm->next_spare;
+	AZ(pthread_mutex_unlock(&pool->lock));
+	return vm != NULL ? vm : vm_new(pool);
 }
 
 static void
-vm_unlink(struct vmpool *pool, struct vmpool_vm *vm)
+vm_put(struct vmpool_vm *vm)
 {
+	struct vmpool *pool = vm->pool;
+
 	AZ(pthread_mutex_lock(&pool->lock));
-	*vm->link = vm->next;
-	if (vm->next != NULL)
-		vm->next->link = vm->link;
+	vm->magic = 0;
+	vm->next_spare = pool->spare;
+	pool->spare = vm;
 	AZ(pthread_mutex_unlock(&pool->lock));
+}
+
+void
+client_release_all(struct vmpool *pool)
+{
+	for (struct vmpool_vm *vm = pool->vms; vm != NULL; vm = vm->next)
+		if (vm->magic == CLIENT_VM_MAGIC)
+			(void)vmpool_release(vm);
+}
+
+void
+client_free_vms(struct vmpool *pool)
+{
+	while (pool->vms != NULL) {
+		struct vmpool_vm *vm = pool->vms;
+
+		pool->vms = vm->next;
+		(void)pthread_mutex_destroy(&vm->lock);
+		vm->magic = 0;
+		free(vm);
+	}
+}
+
+/* --- what callers do ------------------------------------------------------------------ */
+
+int
+client_acquire(const struct vmpool *pool, int64_t timeout_ms, struct lease *out)
+{
+	uint64_t start;
+
+	if (lease_try(pool->seg, pool->client, out) == 0)
+		return 0;
+	start = now_ns();
+	return lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
+			     timeout_ms == 0 ? LOCK_TRY : client_deadline_from(start, timeout_ms),
+			     out);
 }
 
 int
 vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, struct vmpool_vm **out)
 {
 	int64_t timeout_ms = opts != NULL ? opts->timeout_ms : ACQUIRE_MS;
-	uint64_t start = now_ns();
 	struct vmpool_vm *vm;
 	int r;
 
@@ -91,22 +148,16 @@ vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, stru
 	r = client_enter(pool, true);
 	if (r < 0)
 		return r;
-	vm = malloc(sizeof(*vm));
+	vm = vm_get(pool);
 	if (vm == NULL)
 		return client_fail(pool, -ENOMEM, "out of memory");
-	r = lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
-			  timeout_ms == 0 ? LOCK_TRY : client_deadline_from(start, timeout_ms),
-			  &vm->lease);
+	r = client_acquire(pool, timeout_ms, &vm->lease);
 	if (r < 0) {
-		free(vm);
+		vm_put(vm);
 		return lease_fail(pool, r, timeout_ms);
 	}
 	vm->magic = CLIENT_VM_MAGIC;
-	vm->pool = pool;
 	vm->shm = &pool->seg->chan[vm->lease.slot];
-	vm->conn = NULL;
-	AZ(pthread_mutex_init(&vm->lock, NULL));
-	vm_link(pool, vm);
 	*out = vm;
 	return 0;
 }
@@ -123,13 +174,10 @@ vmpool_release(struct vmpool_vm *vm)
 	r = client_enter(pool, true);
 	if (r < 0)
 		return r;
-	vm_unlink(pool, vm);
 	conn_free(vm);
 	r = lifeline_alive(pool->seg) ? lease_release(pool->seg, &vm->lease, pool->kick_fd)
 				      : -ENOTCONN;
-	(void)pthread_mutex_destroy(&vm->lock);
-	vm->magic = 0;
-	free(vm);
+	vm_put(vm);
 	switch (r) {
 	case 0: return 0;
 	case -EOWNERDEAD: return client_fail(pool, VMPOOL_EVMDIED, "the VM died under its lease");

@@ -5,20 +5,7 @@
  * Runs wherever something is timed. Owns nothing: a histogram belongs to the
  * holder of the pool lock, or to the one worker that writes it.
  */
-#include "shm/stat.h"
-
-unsigned
-hist_bucket(uint64_t ns)
-{
-	unsigned log, bucket;
-
-	if (ns == 0)
-		return 0;
-	log = 63u - (unsigned)__builtin_clzll(ns);
-	/* The two bits below the highest one. */
-	bucket = 4 * log + (unsigned)((log >= 2 ? ns >> (log - 2) : ns << (2 - log)) & 3u);
-	return MIN(bucket, HIST_BUCKETS - 1);
-}
+#include "shm/hist.h"
 
 uint64_t
 hist_bucket_max(unsigned bucket)
@@ -42,23 +29,6 @@ hist_txn_add(struct txn *txn, struct shm_hist *hist, uint64_t ns)
 		txn_set64(txn, &hist->max, ns);
 }
 
-static void
-add(_Atomic uint64_t *word, uint64_t delta)
-{
-	/* One writer, so no read-modify-write; readers need no ordering. */
-	atomic_store_explicit(word, atomic_load_explicit(word, memory_order_relaxed) + delta,
-			      memory_order_relaxed);
-}
-
-void
-hist_add(struct shm_hist *hist, uint64_t ns)
-{
-	add(&hist->sum, ns);
-	add(&hist->bucket[hist_bucket(ns)], 1);
-	if (ns > atomic_load_explicit(&hist->max, memory_order_relaxed))
-		atomic_store_explicit(&hist->max, ns, memory_order_relaxed);
-}
-
 void
 hist_fill(struct shm_hist *hist, uint64_t count)
 {
@@ -67,7 +37,7 @@ hist_fill(struct shm_hist *hist, uint64_t count)
 	for (unsigned i = 0; i < HIST_BUCKETS; i++)
 		have += atomic_load_explicit(&hist->bucket[i], memory_order_relaxed);
 	if (have < count)
-		add(&hist->bucket[0], count - have);
+		hist_word_add(&hist->bucket[0], count - have);
 }
 
 void

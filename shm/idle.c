@@ -6,47 +6,16 @@
  * head.count[]. Every number read from there is checked: it is the segment's.
  */
 #include "shm/idle.h"
-#include "shm/crash.h"
-
-/* Place i of the ring, counted from the oldest; i < nslots. */
-static inline _Atomic uint32_t *
-idle_place(struct seg *seg, uint32_t i)
-{
-	uint32_t p = atomic_load_explicit(&seg->head->idle_head, memory_order_relaxed);
-
-	if (p >= seg->nslots)
-		p = 0;
-	p += i;
-	if (p >= seg->nslots)
-		p -= seg->nslots;
-	return &seg->idle[p];
-}
-
-/* The slot at place i if it is a slot and idle, else IDLE_NONE. */
-static inline uint32_t
-idle_at(struct seg *seg, uint32_t i)
-{
-	uint32_t slot = atomic_load_explicit(idle_place(seg, i), memory_order_relaxed);
-
-	if (slot >= seg->nslots || slot_state(atomic_load_explicit(
-				       &seg->slot[slot].word, memory_order_relaxed)) != SLOT_IDLE)
-		return IDLE_NONE;
-	return slot;
-}
 
 uint32_t
 idle_newest(struct seg *seg)
 {
-	uint32_t n = idle_count(seg), slot;
+	uint32_t slot = idle_top(seg);
 
-	if (n == 0)
-		return IDLE_NONE;
-	slot = idle_at(seg, n - 1);
-	if (__builtin_expect(slot != IDLE_NONE, 1))
+	if (__builtin_expect(slot != IDLE_NONE, 1) || idle_count(seg) == 0)
 		return slot;
 	repair_rebuild(seg);
-	n = idle_count(seg);
-	return n == 0 ? IDLE_NONE : idle_at(seg, n - 1);
+	return idle_top(seg);
 }
 
 uint32_t
@@ -91,37 +60,14 @@ idle_remove(struct seg *seg, uint32_t slot)
 }
 
 void
-idle_push(struct seg *seg, uint32_t slot)
-{
-	uint32_t n = idle_count(seg);
-
-	CRASH_POINT("idle_push");
-	if (n < seg->nslots)
-		atomic_store_explicit(idle_place(seg, n), slot, memory_order_relaxed);
-}
-
-void
 idle_moved(struct seg *seg, uint32_t slot, enum slot_state from, enum slot_state to)
 {
-	_Atomic uint32_t *count = seg->head->count;
-
 	if ((unsigned)from >= SLOT_STATES || (unsigned)to >= SLOT_STATES)
 		return;
 	if (from == SLOT_IDLE)
 		idle_remove(seg, slot);
 	else if (to == SLOT_IDLE)
 		idle_push(seg, slot);
-	if (from == to)
-		return;
-	CRASH_POINT("count_from");
-	/* Plain load and store: only a holder of the lock writes them. Monitors
-	 * read them alone; they pair with nothing. */
-	atomic_store_explicit(&count[from],
-			      atomic_load_explicit(&count[from], memory_order_relaxed) - 1,
-			      memory_order_relaxed);
-	CRASH_POINT("count_to");
-	atomic_store_explicit(&count[to],
-			      atomic_load_explicit(&count[to], memory_order_relaxed) + 1,
-			      memory_order_relaxed);
-	CRASH_POINT("counted");
+	if (from != to)
+		idle_count_moved(seg, from, to);
 }

@@ -61,8 +61,9 @@ enum slot_resetting {
 
 struct shm_slot {
 	_Atomic uint64_t word;	     /* see above; changed under the pool lock */
-	_Atomic uint64_t since_ns;   /* when the state last changed, CLOCK_MONOTONIC (IDLE: to a
-					clock tick, late by 10 ms; IN_USE: when the call began) */
+	_Atomic uint64_t since_ns;   /* when the state last changed, CLOCK_MONOTONIC (IDLE and
+					IN_USE: to a clock tick, behind by 10 ms at most; IN_USE:
+					when the call began) */
 	_Atomic uint64_t idle_seq;   /* order in the idle ring: larger = newer */
 	_Atomic uint64_t born_ns;    /* when the VM became ready, CLOCK_MONOTONIC */
 	_Atomic uint32_t worker_pid; /* 0 = none */

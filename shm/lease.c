@@ -1,17 +1,15 @@
 /* SPDX-License-Identifier: MIT
  *
- * lease.c - borrowing and giving back, as clients do it.
+ * lease.c - borrowing, as clients do it.
  *
- * Runs in clients, in any thread. The happy path is claim_idle and
- * lease_release: one lock, one transaction, no system call. What can go wrong
- * on the way: the lock is held (wait, at most until the deadline), the derived
- * data are wrong (rebuilt by idle.c), nothing is idle (wait_grant), the
- * supervisor dies or drains, the caller gives up.
+ * Runs in clients, in any thread. The happy path is lease_try: one lock, a few
+ * stores, no system call. What can go wrong on the way, and is lease_acquire's: the
+ * lock is held (wait, at most until the deadline), the derived data are wrong
+ * (rebuilt by idle.c), idle VMs have expired or died, nothing is idle (wait_grant),
+ * the supervisor dies or drains, the caller gives up.
  */
 #include "shm/avail.h"
-#include "shm/crash.h"
-#include "shm/lifeline.h"
-#include "shm/stat.h"
+#include "shm/hist.h"
 #include "shm/waiter.h"
 
 #define MS 1000000ull
@@ -19,7 +17,6 @@
 #define TRY_NS (20 * MS)
 /* A caller that gives up waits this long for the lock to leave the queue in order. */
 #define CANCEL_NS (5 * MS)
-#define RELEASE_NS (5000 * MS)
 
 /* A place in the queue: entry of the waiter table and ticket. */
 struct place {
@@ -34,24 +31,29 @@ lock_deadline(uint64_t deadline_ns)
 	return deadline_ns == LOCK_TRY ? now_ns() + TRY_NS : deadline_ns;
 }
 
-static void
-kick(int kick_fd)
-{
-	uint64_t one = 1;
-
-	/* It fails only when the counter is full: then it is readable already. */
-	if (kick_fd >= 0 && write(kick_fd, &one, sizeof(one)) < 0)
-		return;
-}
-
 /* May anyone borrow from this pool at all? */
-static int
+static inline int
 pool_open(const struct seg *seg)
 {
+	/* A supervisor that has ended in order has drained, too: that it is gone says more. */
+	if (!lifeline_alive(seg))
+		return -ENOTCONN;
 	/* Pairs with sup_drain, under the lock. */
-	if (atomic_load_explicit(&seg->head->state, memory_order_relaxed) != POOL_RUNNING)
-		return -ESHUTDOWN;
-	return lifeline_alive(seg) ? 0 : -ENOTCONN;
+	return atomic_load_explicit(&seg->head->state, memory_order_relaxed) == POOL_RUNNING
+		   ? 0
+		   : -ESHUTDOWN;
+}
+
+/* Has this idle slot's VM been idle for longer than max-idle-time? */
+static inline bool
+expired(const struct seg *seg, uint32_t slot, uint64_t now)
+{
+	uint64_t life =
+	    atomic_load_explicit(&seg->head->policy.max_idle_time, memory_order_relaxed) *
+	    (1000 * MS);
+	uint64_t since = atomic_load_explicit(&seg->slot[slot].since_ns, memory_order_relaxed);
+
+	return life != 0 && avail_age(now, since) > life;
 }
 
 /* The newest idle slot whose worker is not dead, IDLE_NONE if there is none. */
@@ -75,16 +77,11 @@ idle_alive(struct seg *seg, bool *evicted)
 static uint32_t
 idle_fit(struct seg *seg, uint64_t now, bool *evicted)
 {
-	const struct shm_policy *policy = &seg->head->policy;
-	uint64_t life =
-	    atomic_load_explicit(&policy->max_idle_time, memory_order_relaxed) * (1000 * MS);
 	uint32_t slot = idle_alive(seg, evicted), min;
 
-	if (slot == IDLE_NONE || life == 0 ||
-	    avail_age(now, atomic_load_explicit(&seg->slot[slot].since_ns, memory_order_relaxed)) <=
-		life)
+	if (slot == IDLE_NONE || !expired(seg, slot, now))
 		return slot;
-	min = atomic_load_explicit(&policy->min_idle, memory_order_relaxed);
+	min = atomic_load_explicit(&seg->head->policy.min_idle, memory_order_relaxed);
 	for (uint32_t i = 0; i < seg->nslots && idle_count(seg) > min; i++) {
 		uint32_t oldest = idle_oldest(seg);
 
@@ -96,20 +93,27 @@ idle_fit(struct seg *seg, uint64_t now, bool *evicted)
 	return idle_alive(seg, evicted);
 }
 
-/* An event that repair can tell from the tables: one plain store under the lock. */
+/* Under the lock: the newest idle VM, whose word this is, becomes this client's. No
+ * journal: the one store of the word is the change, since_ns before it does no harm
+ * to an idle slot, and everything after it is derived (shm/README.md). */
 static inline void
-tally(struct seg *seg, enum pool_counter counter)
+claim(struct seg *seg, uint32_t slot, uint64_t word, uint32_t client, uint64_t start_ns,
+      struct lease *out)
 {
-	_Atomic uint64_t *c = &seg->head->counter[counter];
-
-	CRASH_POINT("tally");
-	atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + 1,
-			      memory_order_relaxed);
+	out->slot = slot;
+	out->word = avail_leased(word, client);
+	CRASH_POINT("claim_since");
+	atomic_store_explicit(&seg->slot[slot].since_ns, start_ns, memory_order_relaxed);
+	CRASH_POINT("claim_word");
+	/* Pairs with the acquire loads of lease_check and of the worker. */
+	atomic_store_explicit(&seg->slot[slot].word, out->word, memory_order_release);
+	CRASH_POINT("claimed");
+	avail_tally(seg, C_hit_count);
+	/* The newest leaves the ring by the smaller count alone. */
+	idle_count_moved(seg, SLOT_IDLE, SLOT_IN_USE);
 }
 
-/* Under the lock: the newest idle VM becomes this client's. No journal: the one
- * store of the word is the change, since_ns before it does no harm to an idle
- * slot, and everything after it is derived (shm/README.md). */
+/* Under the lock: the newest idle VM that may go out. */
 static int
 claim_idle(struct seg *seg, uint32_t client, uint64_t start_ns, bool *evicted, struct lease *out)
 {
@@ -121,16 +125,53 @@ claim_idle(struct seg *seg, uint32_t client, uint64_t start_ns, bool *evicted, s
 	word = avail_word(seg, slot);
 	if (slot_state(word) != SLOT_IDLE)
 		return -EAGAIN;
-	out->slot = slot;
-	out->word = avail_leased(word, client);
-	CRASH_POINT("claim_since");
-	atomic_store_explicit(&seg->slot[slot].since_ns, start_ns, memory_order_relaxed);
-	CRASH_POINT("claim_word");
-	/* Pairs with the acquire loads of lease_check and of the worker. */
-	atomic_store_explicit(&seg->slot[slot].word, out->word, memory_order_release);
-	CRASH_POINT("claimed");
-	tally(seg, C_hit_count);
-	idle_moved(seg, slot, SLOT_IDLE, SLOT_IN_USE);
+	claim(seg, slot, word, client, start_ns, out);
+	return 0;
+}
+
+/* Under the lock: the same if there is nothing else to do. */
+static inline int
+claim_top(struct seg *seg, uint32_t client, uint64_t start_ns, struct lease *out)
+{
+	uint32_t slot = pool_open(seg) == 0 ? idle_top(seg) : IDLE_NONE;
+
+	if (slot == IDLE_NONE || lifeline_severed(&seg->slot[slot].life) ||
+	    expired(seg, slot, start_ns))
+		return -EAGAIN;
+	claim(seg, slot, avail_word(seg, slot), client, start_ns, out);
+	return 0;
+}
+
+/* Of the claims that meet no obstacle, this thread times every TIMED_EACH-th, and
+ * counts it for the others too: reading a clock twice costs as much as the claim. */
+#define TIMED_EACH 16u
+static __thread struct {
+	uint32_t left; /* claims to come that count as `ns` */
+	uint64_t ns;
+} timed __attribute__((tls_model("initial-exec")));
+
+int
+lease_try(struct seg *seg, uint32_t client, struct lease *out)
+{
+	bool timing = timed.left == 0;
+	uint64_t start = timing ? now_ns() : avail_now_coarse();
+	int r;
+
+	CHECK_OBJ(seg, SEG_MAGIC);
+	if (client >= seg->nclients || !lock_try(seg))
+		return -EAGAIN;
+	r = claim_top(seg, client, start, out);
+	lock_release(seg);
+	if (r < 0)
+		return r;
+	if (timing) {
+		timed.ns = avail_age(now_ns(), start);
+		timed.left = TIMED_EACH;
+	}
+	timed.left--;
+	CRASH_POINT("try_before_hist");
+	/* Outside the lock, as in lease_acquire. */
+	hist_add(&seg->chan[out->slot].hist[H_acquire_ns], timed.ns);
 	return 0;
 }
 
@@ -257,7 +298,7 @@ lease_acquire(struct seg *seg, uint32_t client, int kick_fd, uint64_t start_ns,
 	lock_release(seg);
 	CRASH_POINT("acquire_before_kick");
 	if (__builtin_expect(r == 1 || place.evicted, 0))
-		kick(kick_fd);
+		avail_kick(kick_fd);
 	if (r == 1)
 		r = wait_grant(seg, place.index, place.ticket, deadline_ns, out);
 	if (r < 0)
@@ -266,142 +307,4 @@ lease_acquire(struct seg *seg, uint32_t client, int kick_fd, uint64_t start_ns,
 	/* Outside the lock: while the lease holds, only its holder writes there. */
 	hist_add(&seg->chan[out->slot].hist[H_acquire_ns], avail_age(now_ns(), start_ns));
 	return 0;
-}
-
-/* The word that the slot has when its VM dies under this lease. */
-static inline uint64_t
-dead_word(const struct lease *lease)
-{
-	return slot_word(SLOT_DEAD, slot_client(lease->word), slot_generation(lease->word));
-}
-
-/* The VM had died under this lease: let go of the slot. */
-static int
-release_dead(struct seg *seg, const struct lease *lease, uint64_t word)
-{
-	struct txn txn;
-
-	txn_begin(&txn, seg);
-	avail_stage(&txn, lease->slot, avail_unleased(SLOT_EMPTY, word), now_ns());
-	avail_count(&txn, C_release_count);
-	txn_add64(&txn, &seg->head->ended_dead, 1);
-	CRASH_POINT("release_dead_before_commit");
-	txn_commit(&txn);
-	idle_moved(seg, lease->slot, SLOT_DEAD, SLOT_EMPTY);
-	return -EOWNERDEAD;
-}
-
-/* Under the lock: an untouched VM becomes the newest idle one, if nobody waits
- * and there is room. As in claim_idle, the store of the word is the change. */
-static bool
-release_to_idle(struct seg *seg, uint32_t slot, uint64_t word, uint64_t now)
-{
-	struct shm_head *head = seg->head;
-	struct shm_slot *s = &seg->slot[slot];
-	uint64_t seq = atomic_load_explicit(&head->seq, memory_order_relaxed) + 1;
-
-	if (atomic_load_explicit(&head->waiting, memory_order_relaxed) != 0 ||
-	    idle_count(seg) >= atomic_load_explicit(&head->policy.max_idle, memory_order_relaxed))
-		return false;
-	CRASH_POINT("release_seq");
-	atomic_store_explicit(&head->seq, seq, memory_order_relaxed);
-	CRASH_POINT("release_idle_seq");
-	atomic_store_explicit(&s->idle_seq, seq, memory_order_relaxed);
-	CRASH_POINT("release_since");
-	atomic_store_explicit(&s->since_ns, now, memory_order_relaxed);
-	CRASH_POINT("release_word");
-	/* Pairs with the acquire loads of lease_check and of the worker. */
-	atomic_store_explicit(&s->word, avail_unleased(SLOT_IDLE, word), memory_order_release);
-	CRASH_POINT("released");
-	tally(seg, C_release_count);
-	tally(seg, C_recycle_count);
-	idle_moved(seg, slot, SLOT_IN_USE, SLOT_IDLE);
-	return true;
-}
-
-/* Under the lock: the lease ends in whatever way. *ring: the supervisor has work. */
-static int
-release_locked(struct seg *seg, const struct lease *lease, bool untouched, uint64_t now, bool *ring)
-{
-	uint64_t word = avail_word(seg, lease->slot);
-	struct txn txn;
-
-	if (__builtin_expect(word != lease->word, 0)) {
-		*ring = word == dead_word(lease);
-		return *ring ? release_dead(seg, lease, word) : -ESTALE;
-	}
-	if (__builtin_expect(untouched && release_to_idle(seg, lease->slot, word, now), 1))
-		return 0;
-	txn_begin(&txn, seg);
-	avail_count(&txn, C_release_count);
-	*ring = avail_end_lease(&txn, lease->slot, word);
-	return 0;
-}
-
-int
-lease_release(struct seg *seg, const struct lease *lease, int kick_fd)
-{
-	uint64_t now = avail_now_coarse();
-	bool ring = false, untouched;
-	int r;
-
-	CHECK_OBJ(seg, SEG_MAGIC);
-	if (lease->slot >= seg->nslots || slot_state(lease->word) != SLOT_IN_USE)
-		return -EINVAL;
-	untouched = avail_untouched(seg, lease->slot);
-	r = lock_acquire(seg, now + RELEASE_NS);
-	if (r < 0)
-		return r;
-	r = release_locked(seg, lease, untouched, now, &ring);
-	lock_release(seg);
-	avail_changed(seg, true);
-	CRASH_POINT("release_before_kick");
-	if (ring)
-		kick(kick_fd);
-	return r;
-}
-
-int
-lease_check(const struct seg *seg, const struct lease *lease)
-{
-	uint64_t word;
-
-	CHECK_OBJ(seg, SEG_MAGIC);
-	if (lease->slot >= seg->nslots)
-		return -ESTALE;
-	if (!lifeline_alive(seg))
-		return -ENOTCONN;
-	/* Pairs with the release store of the word in txn_commit. */
-	word = atomic_load_explicit(&seg->slot[lease->slot].word, memory_order_acquire);
-	if (word == lease->word)
-		return 0;
-	return word == dead_word(lease) ? -EOWNERDEAD : -ESTALE;
-}
-
-int
-lease_set_warm(struct seg *seg, uint32_t count, int kick_fd)
-{
-	struct txn txn;
-	int r;
-
-	CHECK_OBJ(seg, SEG_MAGIC);
-	r = lock_acquire(seg, now_ns() + RELEASE_NS);
-	if (r < 0)
-		return r;
-	txn_begin(&txn, seg);
-	txn_set32(&txn, &seg->head->warm_target, count);
-	CRASH_POINT("warm_before_commit");
-	txn_commit(&txn);
-	lock_release(seg);
-	kick(kick_fd);
-	return 0;
-}
-
-uint32_t
-lease_change_expect(struct seg *seg)
-{
-	/* Sequentially consistent: the caller's look at the counts comes after it.
-	 * Pairs with avail_changed, which a releaser calls after its unlock (a
-	 * read-modify-write), hence after its counts. */
-	return atomic_fetch_or_explicit(&seg->head->change_seq, 1u, memory_order_seq_cst) | 1u;
 }

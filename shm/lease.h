@@ -20,6 +20,11 @@ struct lease {
 
 /* --- clients ---------------------------------------------------------------- */
 
+/* The fast half of borrowing: the newest idle VM, if the lock is free and nothing else
+ * has to be done on the way. 0 with *out; -EAGAIN: call lease_acquire, which knows
+ * why. Its time is measured now and then, and counted in acquire_ns each time. */
+int lease_try(struct seg *seg, uint32_t client, struct lease *out) must_check;
+
 /* Borrow: the newest idle VM (hit), else queue in arrival order until granted
  * (miss), at most until deadline_ns (LOCK_TRY: only an idle VM; LOCK_FOREVER).
  * kick_fd is the supervisor's doorbell eventfd (-1: none), rung once when queueing

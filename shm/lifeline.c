@@ -15,7 +15,6 @@
  * slice at the latest.
  */
 #include "shm/lifeline.h"
-#include "shm/futex.h"
 #include <limits.h>
 #include <pthread.h>
 #include <string.h>
@@ -29,14 +28,6 @@
 /* The same where the kernel cannot wait on two words: the supervisor's death is
  * noticed by looking only. */
 #define SLICE_BLIND_NS 50000000u
-
-/* The futex word is the first int of the mutex, in glibc and in musl's ABI for
- * robust lists alike; lifeline_hold checks that it holds the thread id. */
-static inline _Atomic uint32_t *
-lifeline_word(const struct seg *seg)
-{
-	return (_Atomic uint32_t *)&seg->head->lifeline;
-}
 
 int
 lifeline_hold(struct seg *seg)
@@ -81,21 +72,6 @@ lifeline_drop(struct seg *seg)
 	(void)pthread_mutex_unlock(&seg->head->lifeline);
 }
 
-static inline bool
-word_alive(uint32_t v)
-{
-	return (v & FUTEX_TID_MASK) != 0 && (v & FUTEX_OWNER_DIED) == 0;
-}
-
-bool
-lifeline_alive(const struct seg *seg)
-{
-	/* Pairs with lifeline_hold; the kernel's store at death is a full barrier. */
-	return word_alive(atomic_load_explicit(lifeline_word(seg), memory_order_acquire));
-}
-
-_Static_assert(FUTEX_OWNER_DIED == 0x40000000, "as lifeline_severed has it");
-
 int
 lifeline_tie(_Atomic uint32_t *word)
 {
@@ -127,7 +103,7 @@ lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expe
 	uint64_t now = now_ns(), until;
 	int r;
 
-	if (!word_alive(life_value))
+	if (!lifeline_word_alive(life_value))
 		return -ENOTCONN;
 	if (now >= deadline_ns)
 		return -ETIMEDOUT;

@@ -11,6 +11,7 @@
 #ifndef VMPOOL_LIFELINE_H
 #define VMPOOL_LIFELINE_H
 
+#include "shm/futex.h"
 #include "shm/segment.h"
 
 /* Supervisor: take the lifeline, in the thread that lives longest, before the
@@ -34,11 +35,30 @@ static inline bool
 lifeline_severed(const _Atomic uint32_t *word)
 {
 	/* Written by the kernel; a hint, which needs no ordering. */
-	return (atomic_load_explicit(word, memory_order_relaxed) & 0x40000000u) != 0;
+	return (atomic_load_explicit(word, memory_order_relaxed) & FUTEX_OWNER_DIED) != 0;
+}
+
+/* The lifeline's futex word: the first int of the mutex, in glibc and in musl's
+ * ABI for robust lists alike; lifeline_hold checks that it holds the thread id. */
+static inline _Atomic uint32_t *
+lifeline_word(const struct seg *seg)
+{
+	return (_Atomic uint32_t *)&seg->head->lifeline;
+}
+
+static inline bool
+lifeline_word_alive(uint32_t v)
+{
+	return (v & FUTEX_TID_MASK) != 0 && (v & FUTEX_OWNER_DIED) == 0;
 }
 
 /* Is the supervisor of this segment alive? No system call. */
-bool lifeline_alive(const struct seg *seg);
+static inline bool
+lifeline_alive(const struct seg *seg)
+{
+	/* Pairs with lifeline_hold; the kernel's store at death is a full barrier. */
+	return lifeline_word_alive(atomic_load_explicit(lifeline_word(seg), memory_order_acquire));
+}
 
 /* Sleep while *word == expected, until deadline_ns (UINT64_MAX: no deadline).
  * 0: woken or the word differs (look again); -ETIMEDOUT; -EINTR; -ENOTCONN:

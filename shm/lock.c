@@ -12,12 +12,10 @@
  * So the pending operation is set before the first attempt and cleared after
  * the release: there is no moment between in which a death goes unnoticed.
  *
- * Ordering: the word is taken with acquire and given up with release; these two
- * sites pair with each other, in all processes.
+ * Taking a free lock and giving it up are inline in lock.h; here is what happens
+ * when it is not free. Ordering: lock_swap pairs with lock_release, in all processes.
  */
 #include "shm/lock.h"
-#include "shm/crash.h"
-#include "shm/futex.h"
 #include "shm/lifeline.h"
 #include <pthread.h>
 
@@ -38,11 +36,8 @@
 #define LOCK_SLICE_NS 100000000u
 #endif
 
-/* This thread: its robust list and its id, as the kernel knows them. */
-static __thread struct lock_self {
-	struct robust_list_head *list;
-	uint32_t tid; /* 0: not known yet */
-} lock_self __attribute__((tls_model("initial-exec")));
+__thread struct lock_self lock_self
+    __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 /* In the child of fork: the copy of the forking thread has another id. */
 static void
@@ -57,13 +52,15 @@ lock_watch_forks(void)
 	(void)pthread_atfork(NULL, NULL, lock_forked);
 }
 
-static int
+int
 lock_self_init(void)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct robust_list_head *list = NULL;
 	size_t len = 0;
 
+	if (lock_self.tid != 0)
+		return 0;
 	(void)pthread_once(&once, lock_watch_forks);
 	if (syscall(SYS_get_robust_list, 0, &list, &len) < 0 || list == NULL ||
 	    len != sizeof(*list))
@@ -71,29 +68,6 @@ lock_self_init(void)
 	lock_self.list = list;
 	lock_self.tid = (uint32_t)gettid();
 	return 0;
-}
-
-/* Tell the kernel which word this thread is busy with; NULL: none. The fences
- * keep the compiler from moving it over the atomic operations on the word: only
- * the kernel reads it, in the context of this thread. */
-static inline void
-lock_pending(const _Atomic uint32_t *word)
-{
-	struct robust_list_head *list = lock_self.list;
-	struct robust_list *volatile *pending = &list->list_op_pending;
-
-	atomic_signal_fence(memory_order_seq_cst);
-	*pending = word == NULL
-		       ? NULL
-		       : (struct robust_list *)((uintptr_t)word - (uintptr_t)list->futex_offset);
-	atomic_signal_fence(memory_order_seq_cst);
-}
-
-static inline bool
-lock_swap(_Atomic uint32_t *word, uint32_t from, uint32_t to)
-{
-	return atomic_compare_exchange_strong_explicit(word, &from, to, memory_order_acquire,
-						       memory_order_relaxed);
 }
 
 /* Sleep until the word changes from old, at most a slice and until the deadline. */
@@ -113,7 +87,7 @@ lock_sleep(struct seg *seg, uint32_t old, uint64_t deadline_ns)
 
 /* The lock is taken, or its holder is dead. */
 static int
-lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
+lock_contend(struct seg *seg, uint64_t deadline_ns)
 {
 	_Atomic uint32_t *word = &seg->head->lock.word;
 	uint32_t tid = lock_self.tid, waiters = 0, looks = 0, races = 0;
@@ -155,39 +129,18 @@ lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
 }
 
 int
-lock_acquire(struct seg *seg, uint64_t deadline_ns)
+lock_acquire_slowly(struct seg *seg, uint64_t deadline_ns)
 {
-	_Atomic uint32_t *word = &seg->head->lock.word;
-	int r;
+	int r = lock_self_init();
 
-	if (__builtin_expect(lock_self.tid == 0, 0)) {
-		r = lock_self_init();
-		if (r < 0)
-			return r;
-	}
-	lock_pending(word);
-	CRASH_POINT("lock_pending");
-	if (__builtin_expect(lock_swap(word, 0, lock_self.tid), 1))
-		return 0;
-	r = lock_acquire_slowly(seg, deadline_ns);
+	if (r < 0)
+		return r;
+	lock_pending(&seg->head->lock.word);
+	CRASH_POINT("lock_pending_again");
+	r = lock_contend(seg, deadline_ns);
 	if (r < 0 && r != -EDEADLK)
 		lock_pending(NULL);
 	return r;
-}
-
-void
-lock_release(struct seg *seg)
-{
-	_Atomic uint32_t *word = &seg->head->lock.word;
-	uint32_t old;
-
-	CRASH_POINT("lock_before_release");
-	old = atomic_exchange_explicit(word, 0, memory_order_release);
-	CRASH_POINT("lock_released");
-	if (__builtin_expect((old & FUTEX_WAITERS) != 0, 0))
-		(void)futex_wake(word, 1);
-	CRASH_POINT("lock_woken");
-	lock_pending(NULL);
 }
 
 int

@@ -34,11 +34,7 @@ struct contest {
 static void
 take(struct vmpool *pool, struct lease *lease)
 {
-	uint64_t start = now_ns();
-
-	/* As vmpool_acquire calls it. */
-	if (lease_acquire(pool->seg, pool->client, pool->kick_fd, start,
-			  client_deadline_from(start, 60000), lease) != 0)
+	if (client_acquire(pool, 60000, lease) != 0)
 		bench_die("no VM");
 }
 

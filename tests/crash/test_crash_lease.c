@@ -181,6 +181,19 @@ do_acquire_release(struct scene *s)
 	       lease_release(s->seg, &lease, s->kick_fd) != 0;
 }
 
+/* The first is timed, the second is not. */
+static int
+do_try_release(struct scene *s)
+{
+	struct lease lease;
+
+	for (unsigned i = 0; i < 2; i++)
+		if (lease_try(s->seg, s->victim, &lease) != 0 ||
+		    lease_release(s->seg, &lease, s->kick_fd) != 0)
+			return 1;
+	return 0;
+}
+
 static int
 do_acquire_use_release(struct scene *s)
 {
@@ -352,6 +365,8 @@ do_give_up_without_lock(struct scene *s)
 /* --- all of it ------------------------------------------------------------------------- */
 
 static const struct scenario scenarios[] = {
+    {"hit at once, release", one_idle, do_try_release, NULL},
+    {"hit at once, release beside others", three_idle_middle, do_try_release, NULL},
     {"hit, release", one_idle, do_acquire_release, NULL},
     {"hit, release beside another", two_idle, do_acquire_release, NULL},
     {"hit, use, release", one_idle, do_acquire_use_release, NULL},

@@ -3,65 +3,13 @@
  * test_lease.c - borrowing and giving back, as long as nobody has to wait.
  */
 #include "shm/lifeline.h"
-#include "tests/lib/testpool.h"
+#include "tests/lib/leasetest.h"
 #include "tests/lib/testproc.h"
 #include <poll.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <string.h>
-#include <sys/eventfd.h>
-
-#include <cmocka.h>
 
 static const struct testpool_policy policy = {
     .nslots = 6, .min_idle = 1, .max_idle = 4, .max_total = 6};
-
-static int kick_fd = -1;
-
-static int
-setup(void **state)
-{
-	*state = testpool_new(&policy);
-	kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return kick_fd < 0;
-}
-
-static int
-teardown(void **state)
-{
-	testpool_free(*state);
-	closep(&kick_fd);
-	return 0;
-}
-
-static bool
-kicked(void)
-{
-	uint64_t n;
-
-	return read(kick_fd, &n, sizeof(n)) == (ssize_t)sizeof(n);
-}
-
-static void
-good(struct seg *seg)
-{
-	const char *bad = checkpool(seg);
-
-	if (bad != NULL)
-		fail_msg("%s", bad);
-}
-
-static struct lease
-hit(struct seg *seg, uint32_t client)
-{
-	struct lease lease;
-
-	assert_int_equal(lease_acquire(seg, client, kick_fd, now_ns(), LOCK_TRY, &lease), 0);
-	assert_int_equal(testpool_state(seg, lease.slot), SLOT_IN_USE);
-	good(seg);
-	return lease;
-}
 
 static int
 give(struct seg *seg, const struct lease *lease)
@@ -377,7 +325,6 @@ closed_pools(void **state)
 	assert_int_equal(lease_check(seg, &lease), 0);
 	assert_int_equal(give(seg, &lease), 0);
 	lifeline_drop(seg);
-	atomic_store(&seg->head->state, POOL_RUNNING);
 	assert_int_equal(lease_acquire(seg, client, -1, 0, LOCK_FOREVER, &none), -ENOTCONN);
 	assert_int_equal(lease_check(seg, &lease), -ENOTCONN);
 }
@@ -434,7 +381,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) POOL_TEST(name, &policy)
 	    TEST(newest_first),
 	    TEST(untouched_comes_back),
 	    TEST(touched_is_not_handed_on),

@@ -84,6 +84,9 @@ call_everything(struct seg *seg, uint64_t *x)
 	r |= sup_start(seg, &n, &generation);
 	r |= sup_set_worker(seg, slot, 77);
 	r |= sup_ready(seg, slot, 1);
+	r |= lease_try(seg, (uint32_t)next(x) % 3, &lease);
+	if (next(x) % 2)
+		r |= lease_release(seg, &lease, -1);
 	r |= lease_acquire(seg, (uint32_t)next(x) % 3, -1, now_ns(), LOCK_TRY, &lease);
 	r |= lease_check(seg, &lease);
 	if (next(x) % 2)

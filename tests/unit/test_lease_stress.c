@@ -61,7 +61,11 @@ one_lease(struct party *p, uint32_t dice)
 	struct lease lease;
 	int r;
 
-	r = lease_acquire(a->seg, p->client, a->kick_fd, now_ns(), now_ns() + patience, &lease);
+	/* As libvmpool does it. */
+	r = lease_try(a->seg, p->client, &lease);
+	if (r == -EAGAIN)
+		r = lease_acquire(a->seg, p->client, a->kick_fd, now_ns(), now_ns() + patience,
+				  &lease);
 	if (r == -ETIMEDOUT && patience < PATIENCE_NS) {
 		atomic_fetch_add(&a->timeouts[p->index], 1);
 		return 0;

@@ -2,48 +2,11 @@
  *
  * test_lease_sup.c - the supervisor's calls: every one in every state of a slot.
  */
-#include "tests/lib/testpool.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
+#include "tests/lib/leasetest.h"
 #include <string.h>
-
-#include <cmocka.h>
 
 static const struct testpool_policy policy = {
     .nslots = 4, .min_idle = 1, .max_idle = 3, .max_total = 4};
-
-static int
-setup(void **state)
-{
-	*state = testpool_new(&policy);
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	testpool_free(*state);
-	return 0;
-}
-
-static void
-good(struct seg *seg)
-{
-	const char *bad = checkpool(seg);
-
-	if (bad != NULL)
-		fail_msg("%s", bad);
-}
-
-static struct lease
-hit(struct seg *seg, uint32_t client)
-{
-	struct lease lease;
-
-	assert_int_equal(lease_acquire(seg, client, -1, now_ns(), LOCK_TRY, &lease), 0);
-	return lease;
-}
 
 /* Bring slot 0 of a fresh pool into a state; the lease if it has one. */
 static struct lease
@@ -410,7 +373,7 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) POOL_TEST(name, &policy)
 	    cmocka_unit_test(every_call_in_every_state),
 	    TEST(start_is_bounded),
 	    TEST(dead_slots_are_no_vms),

@@ -4,14 +4,10 @@
  */
 #include "shm/lifeline.h"
 #include "shm/waiter.h"
+#include "tests/lib/leasetest.h"
 #include "tests/lib/testwait.h"
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <sys/wait.h>
-
-#include <cmocka.h>
 
 #define N 5
 
@@ -43,15 +39,6 @@ teardown(void **state)
 	testpool_free(f->seg);
 	free(f);
 	return 0;
-}
-
-static void
-good(struct seg *seg)
-{
-	const char *bad = checkpool(seg);
-
-	if (bad != NULL)
-		fail_msg("%s", bad);
 }
 
 static uint32_t

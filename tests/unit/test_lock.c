@@ -5,7 +5,7 @@
 #include "shm/futex.h"
 #include "shm/lock.h"
 #include "tests/lib/crash_point.h"
-#include "tests/lib/testpool.h"
+#include "tests/lib/leasetest.h"
 #include "tests/lib/testproc.h"
 #include <pthread.h>
 #include <setjmp.h>
@@ -15,24 +15,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include <cmocka.h>
-
 static const struct testpool_policy policy = {
     .nslots = 4, .min_idle = 1, .max_idle = 4, .max_total = 4};
-
-static int
-setup(void **state)
-{
-	*state = testpool_new(&policy);
-	return 0;
-}
-
-static int
-teardown(void **state)
-{
-	testpool_free(*state);
-	return 0;
-}
 
 static uint64_t
 soon(void)
@@ -55,6 +39,29 @@ take_and_give(void **state)
 	assert_int_equal(lock_holder(seg), 0);
 	assert_int_equal(lock_acquire(seg, LOCK_FOREVER), 0);
 	lock_release(seg);
+}
+
+/* lock_try neither waits nor repairs, and forgets that it wanted the lock. */
+static void
+try_only_what_is_free(void **state)
+{
+	struct seg *seg = *state;
+
+	assert_true(lock_try(seg));
+	assert_int_equal(lock_holder(seg), gettid());
+	assert_false(lock_try(seg));
+	assert_int_equal(lock_holder(seg), gettid());
+	/* Still known to the kernel as the holder. */
+	assert_non_null(lock_self.list->list_op_pending);
+	lock_release(seg);
+	assert_null(lock_self.list->list_op_pending);
+	atomic_store(&seg->head->lock.word, FUTEX_OWNER_DIED);
+	assert_false(lock_try(seg));
+	assert_null(lock_self.list->list_op_pending);
+	assert_int_equal(atomic_load(&seg->head->lock.word), FUTEX_OWNER_DIED);
+	assert_int_equal(lock_acquire(seg, LOCK_TRY), 0);
+	lock_release(seg);
+	assert_int_equal(testpool_stat(seg, C_lock_recovery_count), 1);
 }
 
 /* A child that takes the lock and does what `how` says while it has it. */
@@ -324,8 +331,9 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) POOL_TEST(name, &policy)
 	    TEST(take_and_give),
+	    TEST(try_only_what_is_free),
 	    TEST(dead_holder_is_repaired),
 	    TEST(stopped_holder_times_out),
 	    TEST(death_wakes_sleepers),
