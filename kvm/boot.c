@@ -143,6 +143,14 @@ write_page_tables(struct gmem *mem)
 static const uint64_t gdt[] = {0, 0, 0x00af9b000000ffff, 0x00cf93000000ffff};
 
 int
+boot_tables(struct gmem *mem)
+{
+	int r = write_page_tables(mem);
+
+	return r < 0 ? r : gmem_write(mem, MAP_GDT, gdt, sizeof(gdt));
+}
+
+int
 boot_load(struct gmem *mem, const struct boot_spec *spec, uint64_t *entry, char *err, size_t errlen)
 {
 	struct kimage k;
@@ -164,8 +172,7 @@ boot_load(struct gmem *mem, const struct boot_spec *spec, uint64_t *entry, char 
 		if (r < 0)
 			return r;
 	}
-	if (write_params(mem, spec, &k.hdr) < 0 || write_page_tables(mem) < 0 ||
-	    gmem_write(mem, MAP_GDT, gdt, sizeof(gdt)) < 0 ||
+	if (write_params(mem, spec, &k.hdr) < 0 || boot_tables(mem) < 0 ||
 	    gmem_write(mem, MAP_CMDLINE, spec->cmdline, strlen(spec->cmdline) + 1) < 0)
 		return fail(EFBIG, err, errlen, "the machine's memory ends below 1 MiB");
 	*entry = k.entry;

@@ -21,6 +21,10 @@ struct boot_spec {
 int boot_load(struct gmem *mem, const struct boot_spec *spec, uint64_t *entry, char *err,
 	      size_t errlen) must_check;
 
+/* The part of it that the processor itself needs: page tables that map the first
+ * 4 GiB one to one, and a descriptor table. 0 or -EFAULT. */
+int boot_tables(struct gmem *mem) must_check;
+
 /* The registers of the boot processor at the entry point. sregs holds what KVM
  * gave it at creation, and is changed where the protocol says so. */
 void boot_regs(uint64_t entry, struct kvm_regs *regs, struct kvm_sregs *sregs);

@@ -196,3 +196,14 @@ cpuid_xcr0(const struct cpuid *c)
 			return (uint64_t)c->e[i].edx << 32 | c->e[i].eax;
 	return 0;
 }
+
+uint64_t
+cpuid_hash(const struct cpuid *c, uint64_t hash)
+{
+	const uint8_t *p = (const uint8_t *)c->e;
+
+	/* KVM leaves no padding of an entry unset */
+	for (size_t i = 0; i < c->nent * sizeof(c->e[0]); i++)
+		hash = (hash ^ p[i]) * 0x100000001b3u;
+	return hash;
+}

@@ -28,4 +28,7 @@ void cpuid_for_vcpu(struct cpuid *c, uint32_t id, uint32_t vcpus, bool tsc_deadl
 /* The XSAVE components that a finished table offers: a value for XCR0; 0 without XSAVE. */
 uint64_t cpuid_xcr0(const struct cpuid *c);
 
+/* Continue an FNV-1a hash with everything that a finished table says. */
+uint64_t cpuid_hash(const struct cpuid *c, uint64_t hash);
+
 #endif

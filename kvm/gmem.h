@@ -16,16 +16,27 @@
 #include "shm/base.h"
 #include <linux/kvm.h>
 
+#define GMEM_PAGE 4096u
+
 struct gmem {
 	uint32_t magic;
 	uint64_t size; /* GPAs 0 .. size-1 exist */
 	uint8_t *base;
+	uint64_t *written; /* NULL, or a bit per page that this process has written */
 };
 
 /* Map size bytes (a multiple of the page size). fd -1: fresh anonymous memory;
  * otherwise a private, copy-on-write mapping of the descriptor's first size
  * bytes, which stays the caller's. 0 or -errno. */
 int gmem_init(struct gmem *m, uint64_t size, int fd) must_check;
+/* Map size bytes of fd from off (multiples of the page size), which stays the
+ * caller's. how: GMEM_SHARED, what the guest writes is in the file; or 0 to
+ * GMEM_SKEWS - 1, private, starting so many pages after a multiple of GMEM_SKEWS. */
+#define GMEM_SHARED (-1)
+#define GMEM_SKEWS 16u
+int gmem_map(struct gmem *m, uint64_t size, int fd, uint64_t off, int how) must_check;
+/* From now on, remember in gmem.written what the functions below write. 0 or -ENOMEM. */
+int gmem_track(struct gmem *m) must_check;
 /* Unmap. A zeroed or finished gmem is fine. */
 void gmem_fini(struct gmem *m);
 
@@ -45,7 +56,8 @@ int gmem_store16(struct gmem *m, uint64_t gpa, uint16_t v) must_check;
  * early, or the errno of the read. */
 int gmem_load_file(struct gmem *m, uint64_t gpa, int fd, uint64_t off, uint64_t len) must_check;
 
-/* Describe the whole of guest memory as KVM memory slot 0. */
+/* Describe the whole of guest memory as KVM memory slot 0; when what is written
+ * is tracked, with KVM's dirty log. */
 void gmem_slot(const struct gmem *m, struct kvm_userspace_memory_region *out);
 
 #endif

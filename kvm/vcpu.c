@@ -3,10 +3,12 @@
  * vcpu.c - create and run one virtual processor. See vcpu.h. Its thread runs
  * nothing but KVM_RUN and the device accesses of its guest.
  *
- * Stopping: vcpu_kick sets immediate_exit, then sends VCPU_SIGNAL, whose handler
- * does nothing. A thread inside KVM_RUN returns because of the signal, one that
- * is about to enter because of immediate_exit; the flag stays set, so there is
- * no moment at which a kick is lost.
+ * The thread stands still ("parked") or runs its guest, as `want` says. To stop
+ * it, vcpu_kick sets immediate_exit, then sends VCPU_SIGNAL, whose handler does
+ * nothing. A thread inside KVM_RUN returns because of the signal, one that is
+ * about to enter because of immediate_exit; the flag stays set until vcpu_run, so
+ * there is no moment at which a kick is lost. Before it parks, the thread finishes
+ * the exit that it is in: KVM completes an I/O instruction on the next KVM_RUN.
  */
 #include "kvm/vcpu.h"
 #include "kvm/boot.h"
@@ -19,6 +21,7 @@
 #define VCPU_MAGIC 0x7c9001d5u
 #define VCPU_SIGNAL SIGRTMIN
 #define END_TEXT 160
+#define FINISH_MAX 16u /* an instruction makes one exit or two, not so many */
 
 int
 vcpu_init(struct vcpu *v, int kvm_fd, int vm_fd, uint32_t id, const struct bus *bus,
@@ -28,6 +31,8 @@ vcpu_init(struct vcpu *v, int kvm_fd, int vm_fd, uint32_t id, const struct bus *
 
 	*v = (struct vcpu){
 	    .magic = VCPU_MAGIC, .id = id, .fd = -1, .bus = bus, .ended = ended, .arg = arg};
+	AZ(pthread_mutex_init(&v->lock, NULL));
+	AZ(pthread_cond_init(&v->changed, NULL));
 	if (size < (int)sizeof(struct kvm_run))
 		return fail(errno ? errno : EINVAL, err, errlen, "KVM_GET_VCPU_MMAP_SIZE: %s",
 			    strerror(errno));
@@ -53,6 +58,8 @@ vcpu_fini(struct vcpu *v)
 	if (v->run != NULL)
 		(void)munmap(v->run, v->run_size);
 	closep(&v->fd);
+	AZ(pthread_cond_destroy(&v->changed));
+	AZ(pthread_mutex_destroy(&v->lock));
 	v->magic = 0;
 }
 
@@ -71,7 +78,7 @@ set_xcr0(struct vcpu *v, const struct cpuid *c, char *err, size_t errlen)
 }
 
 int
-vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, char *err, size_t errlen)
+vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, uint64_t *hash, char *err, size_t errlen)
 {
 	struct cpuid c;
 	int r;
@@ -84,6 +91,7 @@ vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, char *err, size_t err
 		       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
 	if (ioctl(v->fd, KVM_SET_CPUID2, &c) < 0)
 		return fail(errno, err, errlen, "KVM_SET_CPUID2: %s", strerror(errno));
+	*hash = cpuid_hash(&c, *hash);
 	return set_xcr0(v, &c, err, errlen);
 }
 
@@ -197,25 +205,84 @@ kicked(const struct vcpu *v)
 	return __atomic_load_n(&v->run->immediate_exit, __ATOMIC_ACQUIRE) != 0;
 }
 
-static void *
-vcpu_thread(void *arg)
+/* Set or cleared by the owner (vcpu_kick, vcpu_run) and the thread (finish). */
+static void
+set_immediate_exit(struct vcpu *v, uint8_t on)
 {
-	struct vcpu *v = arg;
-	enum vm_end end = VM_END_NONE;
-	char text[END_TEXT] = "";
+	/* pairs with the load in kicked, and with KVM's own at entry */
+	__atomic_store_n(&v->run->immediate_exit, on, __ATOMIC_RELEASE);
+}
 
-	CHECK_OBJ(v, VCPU_MAGIC);
+/* Run the guest until a kick or the end. */
+static enum vm_end
+run(struct vcpu *v, char *text, size_t len)
+{
+	enum vm_end end = VM_END_NONE;
+
 	while (end == VM_END_NONE && !kicked(v)) {
 		if (ioctl(v->fd, KVM_RUN, 0) == 0) {
-			end = handle_exit(v, text, sizeof(text));
+			end = handle_exit(v, text, len);
 		} else if (errno != EINTR && errno != EAGAIN) {
-			(void)snprintf(text, sizeof(text), "vCPU %u: KVM_RUN: %s", v->id,
-				       strerror(errno));
+			(void)snprintf(text, len, "vCPU %u: KVM_RUN: %s", v->id, strerror(errno));
 			end = VM_END_ENTRY;
 		}
 	}
-	if (end != VM_END_NONE)
-		v->ended(v->arg, end, text);
+	return end;
+}
+
+/* Complete the exit that the vCPU is in, without running its guest. */
+static enum vm_end
+finish(struct vcpu *v, char *text, size_t len)
+{
+	enum vm_end end = VM_END_NONE;
+
+	set_immediate_exit(v, 1);
+	for (unsigned i = 0; i < FINISH_MAX && ioctl(v->fd, KVM_RUN, 0) == 0; i++)
+		if (end == VM_END_NONE)
+			end = handle_exit(v, text, len);
+	return end;
+}
+
+/* Stand still until told otherwise. */
+static enum vcpu_want
+park(struct vcpu *v, bool ended)
+{
+	enum vcpu_want want;
+
+	AZ(pthread_mutex_lock(&v->lock));
+	if (ended && v->want == VCPU_RUN)
+		v->want = VCPU_PARK;
+	while (v->want == VCPU_PARK) {
+		v->parked = true;
+		AZ(pthread_cond_broadcast(&v->changed));
+		AZ(pthread_cond_wait(&v->changed, &v->lock));
+	}
+	v->parked = false;
+	want = v->want;
+	AZ(pthread_mutex_unlock(&v->lock));
+	return want;
+}
+
+static void *
+vcpu_thread(void *arg)
+{
+	char text[END_TEXT] = "";
+	struct vcpu *v = arg;
+	enum vm_end end;
+
+	CHECK_OBJ(v, VCPU_MAGIC);
+	/* KVM binds the vCPU to this thread now, not when it is to run at once. */
+	end = finish(v, text, sizeof(text));
+	while (park(v, end != VM_END_NONE) == VCPU_RUN) {
+		text[0] = '\0';
+		end = run(v, text, sizeof(text));
+		if (end == VM_END_NONE)
+			end = finish(v, text, sizeof(text));
+		else
+			(void)finish(v, (char[END_TEXT]){0}, END_TEXT);
+		if (end != VM_END_NONE)
+			v->ended(v->arg, end, text);
+	}
 	return NULL;
 }
 
@@ -235,6 +302,7 @@ vcpu_start(struct vcpu *v, char *err, size_t errlen)
 
 	CHECK_OBJ(v, VCPU_MAGIC);
 	AZ(v->started);
+	v->want = VCPU_PARK;
 	if (sigaction(VCPU_SIGNAL, &sa, NULL) < 0)
 		return fail(errno, err, errlen, "sigaction: %s", strerror(errno));
 	/* The process' signals are for its other threads. */
@@ -252,14 +320,42 @@ vcpu_start(struct vcpu *v, char *err, size_t errlen)
 }
 
 void
-vcpu_kick(struct vcpu *v)
+vcpu_run(struct vcpu *v)
+{
+	CHECK_OBJ(v, VCPU_MAGIC);
+	vcpu_wait(v);
+	set_immediate_exit(v, 0);
+	AZ(pthread_mutex_lock(&v->lock));
+	v->want = VCPU_RUN;
+	v->parked = false;
+	AZ(pthread_cond_broadcast(&v->changed));
+	AZ(pthread_mutex_unlock(&v->lock));
+}
+
+void
+vcpu_kick(struct vcpu *v, bool quit)
 {
 	CHECK_OBJ(v, VCPU_MAGIC);
 	if (!v->started)
 		return;
-	/* pairs with the load in kicked, and with KVM's own at entry */
-	__atomic_store_n(&v->run->immediate_exit, 1, __ATOMIC_RELEASE);
+	AZ(pthread_mutex_lock(&v->lock));
+	v->want = quit ? VCPU_QUIT : VCPU_PARK;
+	if (!v->parked)
+		set_immediate_exit(v, 1);
+	AZ(pthread_cond_broadcast(&v->changed));
+	AZ(pthread_mutex_unlock(&v->lock));
 	(void)pthread_kill(v->thread, VCPU_SIGNAL);
+}
+
+void
+vcpu_wait(struct vcpu *v)
+{
+	CHECK_OBJ(v, VCPU_MAGIC);
+	AN(v->started);
+	AZ(pthread_mutex_lock(&v->lock));
+	while (!v->parked)
+		AZ(pthread_cond_wait(&v->changed, &v->lock));
+	AZ(pthread_mutex_unlock(&v->lock));
 }
 
 void
@@ -270,4 +366,5 @@ vcpu_join(struct vcpu *v)
 		return;
 	AZ(pthread_join(v->thread, NULL));
 	v->started = false;
+	v->parked = false;
 }

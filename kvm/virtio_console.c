@@ -55,6 +55,19 @@ vcon_fini(struct vcon *c)
 	c->magic = 0;
 }
 
+uint16_t
+vcon_queue_max(unsigned i)
+{
+	AN(i < VIRTIO_QUEUES_MAX);
+	return vcon_ops.queue_max[i];
+}
+
+bool
+vcon_features_ok(const struct virtio_state *st)
+{
+	return virtio_status_ok(&vcon_ops, st);
+}
+
 static void
 vcon_reset(void *dev)
 {

@@ -36,6 +36,11 @@ struct vcon {
 void vcon_init(struct vcon *c, struct gmem *mem, int irq_fd, int kick_fd);
 void vcon_fini(struct vcon *c);
 
+/* For a state that is about to be loaded: how long queue i may be; are status and
+ * features ones that this device can be in? */
+uint16_t vcon_queue_max(unsigned i);
+bool vcon_features_ok(const struct virtio_state *st);
+
 /* vm_chan_recv and vm_chan_send of vm.h. */
 ssize_t vcon_recv(struct vcon *c, void *buf, size_t len) must_check;
 ssize_t vcon_send(struct vcon *c, const void *buf, size_t len) must_check;

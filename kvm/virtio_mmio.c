@@ -26,9 +26,9 @@
 _Static_assert(VIRTIO_MMIO_NOTIFY == VIRTIO_MMIO_QUEUE_NOTIFY, "notify register");
 
 static uint64_t
-offered(const struct virtio_dev *v)
+offered(const struct virtio_ops *ops)
 {
-	return v->ops->features | BIT_VERSION_1 | BIT_EVENT_IDX;
+	return ops->features | BIT_VERSION_1 | BIT_EVENT_IDX;
 }
 
 static void
@@ -58,6 +58,25 @@ virtio_fini(struct virtio_dev *v)
 	CHECK_OBJ(v, VIRTIO_MAGIC);
 	AZ(pthread_mutex_destroy(&v->lock));
 	v->magic = 0;
+}
+
+bool
+virtio_has_event_idx(const struct virtio_state *st)
+{
+	return (st->driver_features & BIT_EVENT_IDX) != 0;
+}
+
+bool
+virtio_status_ok(const struct virtio_ops *ops, const struct virtio_state *st)
+{
+	bool agreed = (st->status & VIRTIO_CONFIG_S_FEATURES_OK) != 0;
+
+	if ((st->status & ~(uint32_t)(STATUS_ALL | VIRTIO_CONFIG_S_NEEDS_RESET)) != 0)
+		return false;
+	if (!agreed)
+		return (st->status & VIRTIO_CONFIG_S_DRIVER_OK) == 0;
+	return (st->driver_features & ~offered(ops)) == 0 &&
+	       (st->driver_features & BIT_VERSION_1) != 0;
 }
 
 static void
@@ -115,7 +134,8 @@ read_register(const struct virtio_dev *v, uint64_t off)
 	case VIRTIO_MMIO_DEVICE_ID: return v->ops->device_id;
 	case VIRTIO_MMIO_VENDOR_ID: return MMIO_VENDOR;
 	case VIRTIO_MMIO_DEVICE_FEATURES:
-		return st->features_sel < 2 ? (uint32_t)(offered(v) >> (32 * st->features_sel)) : 0;
+		return st->features_sel < 2 ? (uint32_t)(offered(v->ops) >> (32 * st->features_sel))
+					    : 0;
 	case VIRTIO_MMIO_QUEUE_NUM_MAX: return selected(v)->num_max;
 	case VIRTIO_MMIO_QUEUE_READY: return selected(v)->ready;
 	case VIRTIO_MMIO_INTERRUPT_STATUS: return st->isr;
@@ -162,7 +182,7 @@ write_status(struct virtio_dev *v, uint32_t status)
 		return;
 	}
 	if ((set & VIRTIO_CONFIG_S_FEATURES_OK) != 0 &&
-	    ((v->st.driver_features & ~offered(v)) != 0 ||
+	    ((v->st.driver_features & ~offered(v->ops)) != 0 ||
 	     (v->st.driver_features & BIT_VERSION_1) == 0))
 		set &= ~(uint32_t)VIRTIO_CONFIG_S_FEATURES_OK;
 	if (((now | set) & VIRTIO_CONFIG_S_FEATURES_OK) == 0)

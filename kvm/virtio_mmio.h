@@ -63,6 +63,10 @@ int virtio_mmio_write(struct virtio_dev *v, uint64_t off, const void *data,
 bool virtio_live(const struct virtio_dev *v, unsigned queue);
 /* Interrupt for what was pushed to the queue, if the driver wants that. */
 void virtio_signal(struct virtio_dev *v, unsigned queue);
+/* Has the driver of a device in this state chosen event indices? */
+bool virtio_has_event_idx(const struct virtio_state *st);
+/* Could a driver have brought a device with these features into this status? */
+bool virtio_status_ok(const struct virtio_ops *ops, const struct virtio_state *st);
 /* The driver broke the rules: say so to it (DEVICE_NEEDS_RESET). Returns -EPROTO. */
 int virtio_break(struct virtio_dev *v);
 

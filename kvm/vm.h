@@ -10,6 +10,7 @@
 #ifndef VMPOOL_VM_H
 #define VMPOOL_VM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -21,6 +22,14 @@
 
 struct vm;
 
+/* A machine at rest: memory as it was, at an offset that is a multiple of the
+ * page size, and the state that vm_save wrote. The descriptors are the caller's,
+ * and are not needed after vm_new. Nobody writes to the memory any more. */
+struct vm_template {
+	int mem_fd, state_fd;
+	uint64_t mem_off, state_off, state_len;
+};
+
 struct vm_config {
 	int kvm_fd;	     /* -1: open /dev/kvm */
 	const char *kernel;  /* path: ELF vmlinux or bzImage (told apart by content) */
@@ -28,6 +37,10 @@ struct vm_config {
 	const char *cmdline; /* appended to the VMM's own (vm.c); NULL = nothing */
 	uint32_t mem_mib;
 	uint32_t vcpus;
+	bool shared; /* guest memory is mem_fd, an empty file of mem_mib MiB; not with tmpl */
+	int mem_fd;
+	uint32_t skew; /* with tmpl: 0, or where memory is mapped, for vm_touched */
+	const struct vm_template *tmpl; /* not to boot: vm_load will bring it into this state */
 };
 
 /* How a machine ended. Names for people: vm_end_name. */
@@ -45,8 +58,9 @@ enum vm_end {
 };
 
 /* Create a VM ready to run: memory, irqchip, devices, kernel loaded, vCPU
- * threads not yet started. Returns 0 and *out, or -errno and one line in err
- * (at least 256 bytes; names the file or ioctl and the remedy; -ENOEXEC: not a
+ * threads not yet started. With a template: everything but the state, which has
+ * been read and checked; vCPU threads wait; vm_load comes next. Returns 0 and *out, or -errno and
+ * one line in err (at least 256 bytes; names the file or ioctl and the remedy; -ENOEXEC: not a
  * kernel or truncated, -EINVAL: not an initrd, or a bad config, -EFBIG: does
  * not fit in memory, -ENOENT/-EACCES: file or /dev/kvm). Blocks for file I/O only. */
 int vm_new(struct vm **out, const struct vm_config *cfg, char *err, size_t errlen)
@@ -57,8 +71,43 @@ int vm_new(struct vm **out, const struct vm_config *cfg, char *err, size_t errle
 int vm_check(const struct vm_config *cfg, char *err, size_t errlen)
     __attribute__((warn_unused_result));
 
-/* Start the vCPU threads. 0 or -errno with err. */
+/* Start the vCPU threads of a machine that boots. 0 or -errno with err. */
 int vm_start(struct vm *vm, char *err, size_t errlen) __attribute__((warn_unused_result));
+
+/* Make every vCPU stand still between two instructions, no exit unfinished, and
+ * let them run on (a machine that has ended does not). Both idempotent;
+ * vm_pause returns in milliseconds whatever the guest does. */
+void vm_pause(struct vm *vm);
+void vm_resume(struct vm *vm);
+
+/* Write down a paused machine that has not ended: everything but memory into fd
+ * from off, *len bytes; memory into fd from off, pages of zeros left out (fd has
+ * none but zeros there before). 0 or -errno with err. */
+int vm_save(struct vm *vm, int fd, uint64_t off, uint64_t *len, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+int vm_save_memory(struct vm *vm, int fd, uint64_t off, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+
+/* Bring a machine made with a template into the template's state: for the first
+ * time, or again, whatever has become of it since (but for vm_stop). It is paused
+ * then, has not ended, and its kick_fd is readable once. *dirty_pages: written
+ * since the last time. 0, or -errno with err: then only vm_free is left. */
+int vm_load(struct vm *vm, uint64_t *dirty_pages, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+
+/* Learning what a template's guests will touch at once, so that machines made
+ * from it have that memory ready before they are needed.
+ * vm_touched: of a paused machine that vm_load has started, a byte for each 4 KiB
+ *   page of memory. Neighbours of touched pages may be marked as well: the host maps aligned
+ *   groups of 16. Machines with another skew have other groups.
+ * vm_expect: what is to go into the state that vm_save writes.
+ * 0 or -errno. */
+#define VM_TOUCHED 1u
+#define VM_WRITTEN 2u
+#define VM_SKEWS 16u
+int vm_touched(struct vm *vm, uint8_t *map, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+int vm_expect(struct vm *vm, const uint8_t *map) __attribute__((warn_unused_result));
 
 /* Make every vCPU thread leave the guest and join it. Idempotent, returns in
  * milliseconds whatever the guest does. */

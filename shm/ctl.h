@@ -46,16 +46,33 @@ struct ctl_reply {
 	char text[CTL_TEXT]; /* REFUSED: one line */
 };
 
+/* A template as it is handed on: memory and state, by two descriptors, in this
+ * order (machine.h). */
+struct ctl_template {
+	uint64_t mem_off, state_off, state_len;
+};
+
 /* --- supervisor and fork server ----------------------------------------------
- * SPAWN goes with three descriptors: the worker's end of its control socket,
- * the slot's request and response eventfds. The answer carries the worker's pid
- * and, as a descriptor, its pidfd; or an errno. The worker is the supervisor's
- * own child (CLONE_PARENT). When its socket closes, the fork server removes the
- * runtime files that it was told at start, and ends. */
-struct fsrv_spawn {
-	uint32_t magic;
-	uint32_t slot;
+ * BUILD goes with one descriptor: the builder's end of its control socket. The
+ * answer is a SPAWN's, for slot FSRV_BUILDER.
+ * TEMPLATE goes with the template's two, and has no answer: SPAWN needs it.
+ * SPAWN goes with three: the worker's end of its control socket, the slot's
+ * request and response eventfds. The answer carries the worker's pid and, as a
+ * descriptor, its pidfd; or an errno. The worker is the supervisor's own child
+ * (CLONE_PARENT).
+ * When its socket closes, the fork server removes the runtime files that it was
+ * told at start, and ends. */
+enum fsrv_kind {
+	FSRV_SPAWN = 1,
+	FSRV_BUILD,
+	FSRV_TEMPLATE,
+};
+#define FSRV_BUILDER UINT32_MAX
+struct fsrv_request {
+	uint32_t magic, kind;
+	uint32_t slot, zero;
 	uint64_t generation;
+	struct ctl_template tmpl;
 };
 struct fsrv_spawned {
 	uint32_t magic;
@@ -67,21 +84,28 @@ struct fsrv_spawned {
 
 /* --- supervisor and worker -----------------------------------------------------
  * The worker says READY once its guest's agent answers, or FAILED with a reason
- * before it ends. The supervisor says STOP (end now, politely) or CHECK (run
- * /bin/true in the guest and answer CHECKED); closing the socket means STOP. */
+ * before it ends. The supervisor says STOP (end now, politely), CHECK (run
+ * /bin/true in the guest and answer CHECKED) or RESET (put the VM back into the
+ * template's state and say READY again); closing the socket means STOP.
+ * A builder says TEMPLATE, with the template's two descriptors, or FAILED. */
 enum worker_kind {
 	WORKER_READY = 1,
 	WORKER_FAILED,
 	WORKER_CHECKED,
+	WORKER_TEMPLATE,
 	WORKER_STOP = 64,
 	WORKER_CHECK,
+	WORKER_RESET,
 };
 struct worker_msg {
 	uint32_t magic, kind;
 	int32_t error; /* FAILED, CHECKED: 0 or -errno */
 	uint32_t zero;
-	uint64_t boot_ns;	 /* READY */
-	char text[CTL_TEXT * 3]; /* FAILED: one line, then the tail of the console log */
+	uint64_t took_ns;	  /* READY, TEMPLATE: since it was told to */
+	uint64_t pages;		  /* READY: memory pages that the reset put back */
+	struct ctl_template tmpl; /* TEMPLATE */
+	char text[CTL_TEXT * 3];  /* FAILED: one line, then the tail of the console log;
+				     TEMPLATE: one line on how it was made */
 };
 
 /* Send one packet of len bytes with nfds (0..4) descriptors; receive one of

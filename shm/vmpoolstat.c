@@ -31,7 +31,8 @@ enum column_kind {
 	RATE,  /* its growth per second */
 	P50,
 	P99,
-	BAR, /* | */
+	PAGES_EACH, /* MiB: pages of the first, for each of the second, since the last line */
+	BAR,	    /* | */
 };
 struct column {
 	const char *title;
@@ -57,7 +58,7 @@ static const struct column columns[] = {
     {"exec_p50", P50, 8, {"exec_ns"}},
     {"exec_p99", P99, 8, {"exec_ns"}},
     {"|", BAR, 1, {NULL}},
-    {"dirty_mb", LEVEL, 8, {"dirty_mb"}},
+    {"dirty_mb", PAGES_EACH, 8, {"reset_page_count", "reset_count"}},
 };
 
 static const struct vmpool_stat *
@@ -167,6 +168,27 @@ print_header(void)
 	(void)putchar('\n');
 }
 
+/* The growth of a counter between two samples; before may be empty. */
+static uint64_t
+stat_growth(const struct sample *before, const struct sample *s, const char *name)
+{
+	const struct vmpool_stat *a = stat_find(before, name), *b = stat_find(s, name);
+	uint64_t from = a != NULL ? a->value : 0, to = b != NULL ? b->value : 0;
+
+	return to > from ? to - from : 0;
+}
+
+static bool
+column_mib_each(const struct sample *before, const struct sample *s, const struct column *c,
+		double *mib)
+{
+	uint64_t pages = stat_growth(before, s, c->stat[0]);
+	uint64_t n = stat_growth(before, s, c->stat[1]);
+
+	*mib = n == 0 ? 0.0 : (double)pages / (double)n / 256.0;
+	return n > 0;
+}
+
 static const char *
 cell(char *buf, size_t len, const struct sample *before, const struct sample *s,
      const struct column *c)
@@ -178,6 +200,8 @@ cell(char *buf, size_t len, const struct sample *before, const struct sample *s,
 	(void)snprintf(buf, len, "%s", c->kind == BAR ? "|" : "-");
 	if (c->kind == LEVEL && column_sum(s, c, &sum))
 		(void)snprintf(buf, len, "%llu", (unsigned long long)sum);
+	else if (c->kind == PAGES_EACH && column_mib_each(before, s, c, &rate))
+		(void)snprintf(buf, len, "%.2f", rate);
 	else if (c->kind == RATE && column_rate(before, s, c, &rate))
 		(void)snprintf(buf, len, "%.*f", rate == 0 || rate >= 99.5 ? 0 : 2, rate);
 	else if ((c->kind == P50 || c->kind == P99) && stat != NULL && stat->hist.count > 0)
@@ -382,7 +406,8 @@ main(int argc, char **argv)
 		"                       failed a health check, or died\n"
 		"acq_* exec_*           times to acquire and to run a command, over the pool's\n"
 		"                       life: median and 99th percentile\n"
-		"dirty_mb               memory that resets had to put back; - if none are made\n",
+		"dirty_mb               memory, in MiB, that one reset had to put back; - if there "
+		"was none\n",
 	    .example = "  vmpoolstat 1\n  vmpoolstat -j 0.5 10\n",
 	    .usage_status = CLI_USAGE,
 	};

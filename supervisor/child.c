@@ -40,7 +40,7 @@ struct child {
 struct children {
 	unsigned magic;
 	struct evloop *loop;
-	uint32_t nslots, total, starting, checking;
+	uint32_t nslots, count[CHILD_STATES];
 	struct child_ops ops;
 	siginfo_t early[EARLY_ENDS]; /* the newest, in a ring */
 	unsigned nearly;
@@ -56,13 +56,8 @@ child_slot(const struct child *c)
 static void
 child_set_state(struct child *c, enum child_state state)
 {
-	bool was = c->state == CHILD_SPAWNING || c->state == CHILD_STARTING;
-	bool is = state == CHILD_SPAWNING || state == CHILD_STARTING;
-
-	c->table->starting += (uint32_t)is - (uint32_t)was;
-	c->table->checking +=
-	    (uint32_t)(state == CHILD_CHECKING) - (uint32_t)(c->state == CHILD_CHECKING);
-	c->table->total += (uint32_t)(state != CHILD_NONE) - (uint32_t)(c->state != CHILD_NONE);
+	c->table->count[c->state]--;
+	c->table->count[state]++;
 	c->state = state;
 }
 
@@ -109,6 +104,15 @@ child_gone(struct child *c, const char *status)
 
 /* --- what a worker says ------------------------------------------------------- */
 
+/* It has done what it was told to. */
+static void
+child_answered(struct child *c)
+{
+	c->deadline_ns = 0;
+	c->checking = false;
+	child_set_state(c, CHILD_READY);
+}
+
 static int
 child_message(struct child *c)
 {
@@ -126,13 +130,16 @@ child_message(struct child *c)
 		c->was_ready = true;
 		c->deadline_ns = 0;
 		child_set_state(c, CHILD_READY);
-		table->ops.ready(table->ops.arg, child_slot(c), msg.boot_ns);
+		table->ops.ready(table->ops.arg, child_slot(c), msg.took_ns);
+		return 0;
+	}
+	if (msg.kind == WORKER_READY && c->state == CHILD_RESETTING) {
+		child_answered(c);
+		table->ops.reset(table->ops.arg, child_slot(c), msg.pages);
 		return 0;
 	}
 	if (msg.kind == WORKER_CHECKED && c->state == CHILD_CHECKING && msg.error <= 0) {
-		c->deadline_ns = 0;
-		c->checking = false;
-		child_set_state(c, CHILD_READY);
+		child_answered(c);
 		table->ops.checked(table->ops.arg, child_slot(c), msg.error);
 		return 0;
 	}
@@ -183,6 +190,7 @@ children_new(struct children **out, struct evloop *loop, uint32_t nslots,
 	table->loop = loop;
 	table->nslots = nslots;
 	table->ops = *ops;
+	table->count[CHILD_NONE] = nslots;
 	for (uint32_t i = 0; i < nslots; i++) {
 		table->child[i].table = table;
 		table->child[i].pidfd = table->child[i].sock = -1;
@@ -324,21 +332,34 @@ children_ended(struct children *table, const siginfo_t *si)
 	return true;
 }
 
+/* READY -> state: tell it, and expect its answer within the limit. */
+static void
+child_tell(struct child *c, enum worker_kind kind, enum child_state state, uint64_t limit_ns)
+{
+	const struct worker_msg msg = {.magic = CTL_MAGIC, .kind = kind};
+
+	AN(c->state == CHILD_READY);
+	child_set_state(c, state);
+	c->deadline_ns = now_ns() + limit_ns;
+	if (ctl_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
+		child_kill(c->table, child_slot(c), "its worker cannot be told anything");
+}
+
 void
 child_check(struct children *table, uint32_t slot)
 {
-	const struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_CHECK};
-	struct child *c;
-
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	AN(slot < table->nslots);
-	c = &table->child[slot];
-	AN(c->state == CHILD_READY);
-	child_set_state(c, CHILD_CHECKING);
-	c->checking = true;
-	c->deadline_ns = now_ns() + CHECK_LIMIT_NS;
-	if (ctl_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
-		child_kill(table, slot, "it cannot be told to check its guest");
+	table->child[slot].checking = true;
+	child_tell(&table->child[slot], WORKER_CHECK, CHILD_CHECKING, CHECK_LIMIT_NS);
+}
+
+void
+child_reset(struct children *table, uint32_t slot)
+{
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	AN(slot < table->nslots);
+	child_tell(&table->child[slot], WORKER_RESET, CHILD_RESETTING, START_LIMIT_NS);
 }
 
 void
@@ -367,6 +388,7 @@ child_overdue(enum child_state state)
 {
 	switch (state) {
 	case CHILD_STARTING: return "no sign of life in 90 s";
+	case CHILD_RESETTING: return "not reset in 90 s";
 	case CHILD_CHECKING: return "no answer to a health check in 15 s";
 	default: return "its worker closed its socket";
 	}
@@ -430,22 +452,20 @@ child_state(const struct children *table, uint32_t slot)
 }
 
 uint32_t
-children_total(const struct children *table)
+children_in(const struct children *table, enum child_state state)
 {
 	CHECK_OBJ(table, CHILDREN_MAGIC);
-	return table->total;
+	return table->count[state];
+}
+
+uint32_t
+children_total(const struct children *table)
+{
+	return table->nslots - children_in(table, CHILD_NONE);
 }
 
 uint32_t
 children_starting(const struct children *table)
 {
-	CHECK_OBJ(table, CHILDREN_MAGIC);
-	return table->starting;
-}
-
-uint32_t
-children_checking(const struct children *table)
-{
-	CHECK_OBJ(table, CHILDREN_MAGIC);
-	return table->checking;
+	return children_in(table, CHILD_SPAWNING) + children_in(table, CHILD_STARTING);
 }

@@ -2,7 +2,7 @@
  *
  * child.h - the workers: a fixed table, one entry per slot.
  *
- *   NONE -> SPAWNING -> STARTING -> READY <-> CHECKING;  READY -> ENDING -> NONE
+ *   NONE -> SPAWNING -> STARTING -> READY <-> CHECKING, RESETTING;  READY -> ENDING -> NONE
  *            asked of    booting     serves   killed, or its socket closed;
  *            the fork                         not reaped yet
  *            server
@@ -24,8 +24,10 @@ enum child_state {
 	CHILD_SPAWNING,
 	CHILD_STARTING,
 	CHILD_READY,
-	CHILD_CHECKING, /* told to check its guest's health */
+	CHILD_CHECKING,	 /* told to check its guest's health */
+	CHILD_RESETTING, /* told to put its VM back to the template */
 	CHILD_ENDING,
+	CHILD_STATES,
 };
 
 /* How one ended. */
@@ -40,7 +42,9 @@ struct child_end {
 
 struct child_ops {
 	void (*spawned)(void *arg, uint32_t slot, pid_t pid);
-	void (*ready)(void *arg, uint32_t slot, uint64_t boot_ns);
+	void (*ready)(void *arg, uint32_t slot, uint64_t took_ns);
+	/* The end of a child_reset: so many memory pages had been written. READY again. */
+	void (*reset)(void *arg, uint32_t slot, uint64_t pages);
 	/* The end of a child_check: 0, or -errno. READY again. */
 	void (*checked)(void *arg, uint32_t slot, int error);
 	/* FAILED's text: one line, then console lines. The end follows. */
@@ -78,6 +82,8 @@ bool children_ended(struct children *table, const siginfo_t *si);
 /* READY -> CHECKING: have the guest run a command; checked() or gone() follows, by
  * a deadline. One that cannot be told is killed. */
 void child_check(struct children *table, uint32_t slot);
+/* READY -> RESETTING: put the VM back to the template; reset() or gone() follows. */
+void child_reset(struct children *table, uint32_t slot);
 
 /* End it, with SIGKILL; why goes into its child_end. Nothing if NONE or ENDING. */
 void child_kill(struct children *table, uint32_t slot, const char *why);
@@ -87,9 +93,9 @@ void child_kill(struct children *table, uint32_t slot, const char *why);
 bool children_tick(struct children *table, uint64_t now);
 
 enum child_state child_state(const struct children *table, uint32_t slot);
-/* Entries not NONE, and those among them that are SPAWNING or STARTING, or CHECKING. */
+/* Entries in this state; those not NONE; those SPAWNING or STARTING. */
+uint32_t children_in(const struct children *table, enum child_state state);
 uint32_t children_total(const struct children *table);
 uint32_t children_starting(const struct children *table);
-uint32_t children_checking(const struct children *table);
 
 #endif

@@ -55,6 +55,7 @@ static const struct option_row rows[] = {
 	{"image", "FILE", OPT_STRING, 0, FIELD(image), 0, 0, NULL, "guest image: initramfs"},
 	{"accel", "WHICH", OPT_CHOICE, 0, FIELD(accel), 0, 0, ACCELS, "what runs the VMs"},
 	{"recycle", "HOW", OPT_CHOICE, LIVE, FIELD(recycle), 0, 0, "reset|discard", "what becomes of a used VM"},
+	{"warmup", "COMMAND", OPT_STRING, 0, FIELD(warmup), 0, 0, NULL, "run COMMAND (/bin/sh -c) in the guest once, before VMs are made of it"},
 	{"daemonize", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 1, 0, NULL, "return when the pool is ready; log to syslog"},
 	{"foreground", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 0, 0, NULL, "stay in the foreground; log to stderr (default)"},
 	{"help", NULL, OPT_FLAG, CLI_ONLY, FIELD(help), 1, 0, NULL, "print this"},
@@ -72,7 +73,7 @@ static const struct config config_defaults = {
     .memory_mib = 128,
     .vcpus = 1,
     .accel = "auto",
-    .recycle = "discard",
+    .recycle = "reset",
 };
 
 static bool

@@ -20,6 +20,7 @@ struct config {
 	char kernel[PATH_MAX], image[PATH_MAX]; /* "" = the installed ones */
 	char accel[8];				/* "auto", "kvm", "tcg" */
 	char recycle[8];			/* "reset", "discard" */
+	char warmup[4096];			/* "" = none */
 	bool daemonize, help;
 };
 

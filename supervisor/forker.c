@@ -44,6 +44,7 @@ forker_exec(struct forker *fk, int theirs)
 {
 	char control[48], segment[48], parent[48], accel[48], memory[48], vcpus[48], lock[48];
 	char kernel[PATH_MAX + 16], image[PATH_MAX + 16], files[2 * PATH_MAX + 16];
+	char warmup[sizeof(fk->cfg->warmup) + 16];
 	const char *argv[] = {fk->parts->worker,
 			      "fork-server",
 			      control,
@@ -56,6 +57,7 @@ forker_exec(struct forker *fk, int theirs)
 			      image,
 			      files,
 			      lock,
+			      fk->cfg->warmup[0] != '\0' ? warmup : NULL,
 			      NULL};
 	struct launch what = {
 	    .argv = argv,
@@ -76,6 +78,7 @@ forker_exec(struct forker *fk, int theirs)
 	(void)snprintf(image, sizeof(image), "--image=%s", fk->parts->image);
 	(void)snprintf(files, sizeof(files), "--remove=%s:%s", fk->dir->sock, fk->dir->pid);
 	(void)snprintf(lock, sizeof(lock), "--lock-fd=%d", fk->dir->lock_fd);
+	(void)snprintf(warmup, sizeof(warmup), "--warmup=%s", fk->cfg->warmup);
 	return launch(&what, &fk->pid);
 }
 
@@ -205,18 +208,43 @@ forker_open(struct forker **out, struct evloop *loop, const struct config *cfg,
 	return 0;
 }
 
-int
-forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
-	     const struct bell_pair *bells)
+static int
+forker_ask(struct forker *fk, struct fsrv_request *req, const int *fds, unsigned nfds)
 {
-	struct fsrv_spawn msg = {.magic = CTL_MAGIC, .slot = slot, .generation = generation};
-	int fds[] = {sock, bells->request, bells->response}, r;
+	int r;
 
 	CHECK_OBJ(fk, FORKER_MAGIC);
 	if (fk->pid == 0 || fk->broken)
 		return -ENOTCONN;
-	r = ctl_send(fk->sock, &msg, sizeof(msg), fds, 3);
+	req->magic = CTL_MAGIC;
+	r = ctl_send(fk->sock, req, sizeof(*req), fds, nfds);
 	return r == -EPIPE ? -ENOTCONN : r;
+}
+
+int
+forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
+	     const struct bell_pair *bells)
+{
+	struct fsrv_request req = {.kind = FSRV_SPAWN, .slot = slot, .generation = generation};
+	const int fds[] = {sock, bells->request, bells->response};
+
+	return forker_ask(fk, &req, fds, ARRAY_SIZE(fds));
+}
+
+int
+forker_build(struct forker *fk, int sock)
+{
+	struct fsrv_request req = {.kind = FSRV_BUILD, .slot = FSRV_BUILDER};
+
+	return forker_ask(fk, &req, &sock, 1);
+}
+
+int
+forker_template(struct forker *fk, const struct ctl_template *tmpl, const int *fds)
+{
+	struct fsrv_request req = {.kind = FSRV_TEMPLATE, .tmpl = *tmpl};
+
+	return forker_ask(fk, &req, fds, 2);
 }
 
 void

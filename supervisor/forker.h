@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include "shm/ctl.h"
 #include "supervisor/bells.h"
 #include "supervisor/config.h"
 #include "supervisor/evloop.h"
@@ -44,6 +45,11 @@ int forker_open(struct forker **out, struct evloop *loop, const struct config *c
  * called. The descriptors are copied. */
 int forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
 		 const struct bell_pair *bells) must_check;
+
+/* Ask for a builder: sock is its end of the control socket; the answer is for slot
+ * FSRV_BUILDER. Hand over a template: memory and state. Errors as forker_spawn. */
+int forker_build(struct forker *fk, int sock) must_check;
+int forker_template(struct forker *fk, const struct ctl_template *tmpl, const int *fds) must_check;
 
 /* A child of ours has ended and is about to be reaped: was it the fork server? */
 bool forker_ended(struct forker *fk, const siginfo_t *si);

@@ -132,6 +132,8 @@ parts_parse_probe(struct parts *in, char *out, const char *errtext, int status, 
 		return fail(EPROTO, err, errlen, "the accelerator probe said something unknown");
 	(void)snprintf(in->accel, sizeof(in->accel), "%.7s", out);
 	(void)snprintf(in->why, sizeof(in->why), "%.255s", tab);
+	/* QEMU cannot go back; another one, from the same template, takes its place. */
+	in->resets = strcmp(in->accel, "tcg") != 0;
 	return 0;
 }
 

@@ -13,6 +13,7 @@ struct parts {
 	char worker[PATH_MAX];
 	char kernel[PATH_MAX], image[PATH_MAX]; /* absolute, links resolved */
 	char accel[8], why[256];
+	bool resets; /* a VM can be put back to its template; else it is replaced */
 };
 
 /* Find the worker program, ask it which accelerator to use, find kernel and

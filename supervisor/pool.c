@@ -15,6 +15,19 @@
 #include "supervisor/pool_impl.h"
 #include "supervisor/suplog.h"
 
+void
+pool_log_console(const struct pool *pool, const char *what, const char *text)
+{
+	const char *console = strchr(text, '\n');
+	char prefix[64];
+
+	/* Of a series of failures the first console says it all. */
+	if (console == NULL || pool->failing > 0)
+		return;
+	(void)snprintf(prefix, sizeof(prefix), "%s: console: ", what);
+	suplog_tail(LOG_INFO, prefix, console + 1, 20);
+}
+
 /* --- what the worker table says -------------------------------------------------- */
 
 static void
@@ -27,26 +40,30 @@ pool_child_spawned(void *arg, uint32_t slot, pid_t pid)
 }
 
 static void
-pool_child_ready(void *arg, uint32_t slot, uint64_t boot_ns)
+pool_child_ready(void *arg, uint32_t slot, uint64_t took_ns)
 {
 	struct pool *pool = arg;
 
-	pool->slot[slot].boot_ns = boot_ns;
+	pool->slot[slot].boot_ns = took_ns;
 	pool_slot_due(pool, slot, DUE_READY);
+}
+
+static void
+pool_child_reset(void *arg, uint32_t slot, uint64_t pages)
+{
+	struct pool *pool = arg;
+
+	pool->slot[slot].pages = pages;
+	pool_slot_due(pool, slot, DUE_RESET);
 }
 
 static void
 pool_child_failed(void *arg, uint32_t slot, const char *text)
 {
-	struct pool *pool = arg;
-	const char *console = strchr(text, '\n');
-	char prefix[32];
+	char what[32];
 
-	/* Of a series of failures the first console says it all. */
-	if (console == NULL || pool->failing > 0)
-		return;
-	(void)snprintf(prefix, sizeof(prefix), "slot %u: console: ", slot);
-	suplog_tail(LOG_INFO, prefix, console + 1, 20);
+	(void)snprintf(what, sizeof(what), "slot %u", slot);
+	pool_log_console(arg, what, text);
 }
 
 static void
@@ -54,9 +71,11 @@ pool_child_gone(void *arg, uint32_t slot, const struct child_end *end)
 {
 	struct pool *pool = arg;
 	enum slot_state state = slot_state(pool_slot_word(pool, slot));
+	char what[32];
 
 	if (!end->was_ready && !pool->draining) {
-		pool_start_failed(pool, slot, end);
+		(void)snprintf(what, sizeof(what), "slot %u", slot);
+		pool_start_failed(pool, what, end);
 	} else if (state == SLOT_IN_USE || state == SLOT_IDLE) {
 		suplog(LOG_WARNING, "slot %u: VM ended while %s: %s", slot,
 		       state == SLOT_IN_USE ? "in use" : "idle", end->why);
@@ -73,10 +92,25 @@ pool_forker_spawned(void *arg, uint32_t slot, uint64_t generation, pid_t pid, in
 {
 	struct pool *pool = arg;
 
-	child_spawned(pool->children, slot, generation, pid, pidfd, error);
+	if (slot == FSRV_BUILDER)
+		template_spawned(pool->template, pid, pidfd, error);
+	else
+		child_spawned(pool->children, slot, generation, pid, pidfd, error);
 }
 
 /* --- looking at the slot table ---------------------------------------------------------- */
+
+/* Is its VM put back to the template, or replaced? */
+static bool
+pool_resets(const struct pool *pool, uint32_t slot)
+{
+	/* Pairs with the commits in shm/avail.c, by the state word's acquire load. */
+	uint32_t why =
+	    atomic_load_explicit(&pool->s.seg->slot[slot].resetting, memory_order_relaxed);
+
+	return why == RESETTING_USED && !pool->draining && pool->s.parts->resets &&
+	       strcmp(pool->s.cfg->recycle, "reset") == 0;
+}
 
 /* One slot: does its state need something done? */
 static void
@@ -93,13 +127,16 @@ pool_look_at(struct pool *pool, uint32_t slot)
 		    state == SLOT_RESETTING)
 			pool_slot_due(pool, slot, DUE_GONE);
 	} else if (child == CHILD_READY) {
-		if (state == SLOT_RESETTING)
+		if (state == SLOT_RESETTING && pool_resets(pool, slot))
+			child_reset(pool->children, slot);
+		else if (state == SLOT_RESETTING)
 			child_kill(pool->children, slot, "it was used");
 		else if (state != SLOT_IDLE && state != SLOT_IN_USE)
 			child_kill(pool->children, slot, "its slot was changed by others");
 		else if (state == SLOT_IDLE && pool->draining)
 			pool_slot_due(pool, slot, DUE_EVICT);
-	} else if (child == CHILD_CHECKING && state != SLOT_RESETTING) {
+	} else if ((child == CHILD_CHECKING || child == CHILD_RESETTING) &&
+		   state != SLOT_RESETTING) {
 		child_kill(pool->children, slot, "its slot was changed by others");
 	}
 }
@@ -177,6 +214,7 @@ pool_tick(struct pool *pool)
 {
 	CHECK_OBJ(pool, POOL_MAGIC);
 	pool_burst(pool);
+	template_tick(pool->template, now_ns());
 	if (children_tick(pool->children, now_ns())) {
 		suplog(LOG_ERR, "the fork server does not answer; ending it");
 		forker_kill(pool->forker);
@@ -224,8 +262,8 @@ pool_policy(struct pool *pool)
 	atomic_store_explicit(&p->max_total, cfg->max_total, memory_order_relaxed);
 	atomic_store_explicit(&p->max_idle_time, cfg->max_idle_time, memory_order_relaxed);
 	atomic_store_explicit(&p->health_interval, cfg->health_interval, memory_order_relaxed);
-	/* Without a template there is nothing to reset to: a used VM is replaced. */
-	atomic_store_explicit(&p->recycle, 0, memory_order_relaxed);
+	atomic_store_explicit(&p->recycle, strcmp(cfg->recycle, "reset") == 0,
+			      memory_order_relaxed);
 	pool_start_more(pool);
 }
 
@@ -258,6 +296,7 @@ pool_open(struct pool **out, const struct pool_setup *setup, char *err, size_t e
 	struct child_ops child_ops = {
 	    .spawned = pool_child_spawned,
 	    .ready = pool_child_ready,
+	    .reset = pool_child_reset,
 	    .checked = pool_check_answer,
 	    .failed = pool_child_failed,
 	    .gone = pool_child_gone,
@@ -267,12 +306,16 @@ pool_open(struct pool **out, const struct pool_setup *setup, char *err, size_t e
 	    .down = pool_start_forker_down,
 	    .up = pool_start_forker_up,
 	};
+	struct template_ops template_ops = {
+	    .ready = pool_start_template_ready,
+	    .failed = pool_start_template_failed,
+	};
 	struct pool *pool = NULL;
 	int r;
 
 	r = pool_new(&pool, setup);
 	if (r == 0) {
-		child_ops.arg = forker_ops.arg = pool;
+		child_ops.arg = forker_ops.arg = template_ops.arg = pool;
 		r = children_new(&pool->children, setup->loop, setup->seg->nslots, &child_ops);
 	}
 	if (r < 0)
@@ -280,6 +323,8 @@ pool_open(struct pool **out, const struct pool_setup *setup, char *err, size_t e
 	else
 		r = forker_open(&pool->forker, setup->loop, setup->cfg, setup->parts, setup->dir,
 				setup->seg->fd, &forker_ops, err, errlen);
+	if (r == 0 && template_new(&pool->template, setup->loop, pool->forker, &template_ops) < 0)
+		r = fail(ENOMEM, err, errlen, "out of memory");
 	if (r < 0) {
 		pool_close(pool);
 		return r;
@@ -303,6 +348,7 @@ pool_close(struct pool *pool)
 	left = children_free(pool->children, 5000);
 	if (left > 0)
 		suplog(LOG_ERR, "%u workers did not end in 5 s", left);
+	template_free(pool->template, 5000);
 	forker_close(pool->forker);
 	free(pool->vm);
 	free(pool->slot);
@@ -314,9 +360,10 @@ bool
 pool_child_ended(struct pool *pool, const siginfo_t *si)
 {
 	CHECK_OBJ(pool, POOL_MAGIC);
-	if (forker_ended(pool->forker, si) || children_ended(pool->children, si))
+	if (forker_ended(pool->forker, si) || template_ended(pool->template, si) ||
+	    children_ended(pool->children, si))
 		return true;
 	/* A worker may end before we have read that it was made. */
 	forker_answers(pool->forker);
-	return children_ended(pool->children, si);
+	return template_ended(pool->template, si) || children_ended(pool->children, si);
 }

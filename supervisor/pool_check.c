@@ -27,7 +27,7 @@ pool_check_wanted(const struct pool *pool)
 
 	return interval != 0 && !pool->draining &&
 	       pool_check_recycles(pool) - pool->recycles >= interval &&
-	       children_checking(pool->children) == 0;
+	       children_in(pool->children, CHILD_CHECKING) == 0;
 }
 
 static int

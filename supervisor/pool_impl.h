@@ -8,6 +8,7 @@
 
 #include "supervisor/policy.h"
 #include "supervisor/pool.h"
+#include "supervisor/template.h"
 
 #define POOL_MAGIC 0x90e2b1f7u
 
@@ -16,16 +17,17 @@ enum {
 	DUE_WORKER = 1,	    /* note the worker's pid */
 	DUE_READY = 2,	    /* STARTING -> IDLE or IN_USE */
 	DUE_EVICT = 4,	    /* IDLE -> RESETTING, then end it */
-	DUE_HEALTHY = 8,    /* RESETTING -> IDLE or IN_USE: its health check passed */
-	DUE_UNHEALTHY = 16, /* ... or did not: end it */
-	DUE_GONE = 32,	    /* the worker is no more */
+	DUE_RESET = 8,	    /* RESETTING -> IDLE or IN_USE: it was put back to the template */
+	DUE_HEALTHY = 16,   /* ... its health check passed */
+	DUE_UNHEALTHY = 32, /* ... or did not: end it */
+	DUE_GONE = 64,	    /* the worker is no more */
 };
 
 struct pool_slot {
 	struct pool *pool;
 	struct retry_op op;
 	unsigned due;
-	uint64_t boot_ns;
+	uint64_t boot_ns, pages;
 	pid_t pid;
 };
 
@@ -34,6 +36,7 @@ struct pool {
 	struct pool_setup s;
 	struct children *children;
 	struct forker *forker;
+	struct template *template;
 	bool forker_up, draining, drained;
 	struct retry_op drain, check;
 	uint64_t recycles;    /* when the last health check was begun */
@@ -50,6 +53,11 @@ struct pool {
 	struct ev_timer backoff;
 	struct retry_op refill;
 };
+
+/* --- pool.c ------------------------------------------------------------------------------ */
+
+/* Log the console lines that follow the first line of text. */
+void pool_log_console(const struct pool *pool, const char *what, const char *text);
 
 /* --- pool_check.c: health checks ---------------------------------------------------- */
 
@@ -76,8 +84,10 @@ void pool_start_more(struct pool *pool);
 void pool_start_numbers(struct pool *pool, struct policy_in *in);
 /* A VM is ready; or it ended before it was. */
 void pool_start_ok(struct pool *pool, uint32_t slot, uint64_t boot_ns);
-void pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end);
-/* The fork server's callbacks; arg is the pool. */
+void pool_start_failed(struct pool *pool, const char *what, const struct child_end *end);
+/* The template's and the fork server's callbacks; arg is the pool. */
+void pool_start_template_ready(void *arg, const char *text, uint64_t took_ns);
+void pool_start_template_failed(void *arg, const struct child_end *end, const char *text);
 void pool_start_forker_down(void *arg, uint32_t failing, const char *why);
 void pool_start_forker_up(void *arg);
 

@@ -33,6 +33,7 @@ pool_slot_do(struct pool_slot *ps, unsigned what)
 	switch (what) {
 	case DUE_WORKER: return sup_set_worker(seg, slot, (uint32_t)ps->pid);
 	case DUE_READY: return sup_ready(seg, slot, ps->boot_ns);
+	case DUE_RESET: return sup_reset_done(seg, slot, ps->pages);
 	case DUE_EVICT: return sup_evict(seg, slot);
 	case DUE_HEALTHY: return sup_check_end(seg, slot, true);
 	case DUE_UNHEALTHY: return sup_check_end(seg, slot, false);
@@ -53,7 +54,7 @@ pool_slot_did(struct pool_slot *ps, unsigned what, int r)
 	}
 	if (what == DUE_UNHEALTHY && r == 0)
 		child_kill(pool->children, slot, "its health check failed");
-	if (what == DUE_HEALTHY && r == 0)
+	if ((what == DUE_HEALTHY || what == DUE_RESET) && r == 0)
 		pool_look(pool);
 	if (what == DUE_EVICT && r == 0)
 		child_kill(pool->children, slot, "it was idle for too long");

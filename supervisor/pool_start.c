@@ -43,7 +43,7 @@ pool_start_give_up(struct pool *pool, const char *why)
 }
 
 void
-pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end)
+pool_start_failed(struct pool *pool, const char *what, const struct child_end *end)
 {
 	uint64_t pause;
 
@@ -57,14 +57,14 @@ pool_start_failed(struct pool *pool, uint32_t slot, const struct child_end *end)
 		pool_start_give_up(pool, end->why);
 		return;
 	}
-	suplog(LOG_ERR, "slot %u: VM failed to start: %s (failure %u in a row, next try in %.1f s)",
-	       slot, end->why, pool->failing, (double)pause / 1e9);
+	suplog(LOG_ERR, "%s: VM failed to start: %s (failure %u in a row, next try in %.1f s)",
+	       what, end->why, pool->failing, (double)pause / 1e9);
 }
 
 void
 pool_start_ok(struct pool *pool, uint32_t slot, uint64_t boot_ns)
 {
-	suplog(LOG_DEBUG, "slot %u: VM ready, booted in %.0f ms", slot, (double)boot_ns / 1e6);
+	suplog(LOG_DEBUG, "slot %u: VM ready in %.0f ms", slot, (double)boot_ns / 1e6);
 	if (pool->failing > 0) {
 		suplog(LOG_INFO, "VMs start again");
 		sup_failing(pool->s.seg, 0, "");
@@ -92,9 +92,11 @@ pool_start_spawn(struct pool *pool, uint32_t slot, uint64_t generation)
 		r = child_begin(pool->children, slot, generation, &sock);
 	if (r < 0) {
 		struct child_end end = {.error = r};
+		char what[32];
 
 		(void)snprintf(end.why, sizeof(end.why), "no descriptors for it: %s", strerror(-r));
-		pool_start_failed(pool, slot, &end);
+		(void)snprintf(what, sizeof(what), "slot %u", slot);
+		pool_start_failed(pool, what, &end);
 		pool_slot_due(pool, slot, DUE_GONE);
 		return r;
 	}
@@ -124,7 +126,8 @@ pool_start_numbers(struct pool *pool, struct policy_in *in)
 	    .burst = pool->burst.target,
 	    .renew = pool->renew,
 	    .starting = children_starting(pool->children),
-	    .returning = children_checking(pool->children),
+	    .returning = children_in(pool->children, CHILD_CHECKING) +
+			 children_in(pool->children, CHILD_RESETTING),
 	    .total = children_total(pool->children),
 	    .ramp = pool->ramp,
 	    .draining = pool->draining || !pool->forker_up || pool->hopeless,
@@ -145,6 +148,8 @@ pool_start_attempt(void *arg)
 	int r;
 
 	pool_start_numbers(pool, &in);
+	if (in.draining || in.now_ns < in.backoff_until_ns || !template_want(pool->template))
+		return 0;
 	for (n = policy_start(&in); n > 0 && pool->forker_up; n--) {
 		r = sup_start(pool->s.seg, &slot, &generation);
 		if (r == -EBUSY)
@@ -189,6 +194,27 @@ pool_start_init(struct pool *pool)
 	evloop_timer(pool->s.loop, &pool->backoff);
 }
 
+/* --- the template --------------------------------------------------------------------- */
+
+void
+pool_start_template_ready(void *arg, const char *text, uint64_t took_ns)
+{
+	struct pool *pool = arg;
+
+	suplog(LOG_INFO, "template ready after %.2f s: %s", (double)took_ns / 1e9, text);
+	pool_start_more(pool);
+}
+
+void
+pool_start_template_failed(void *arg, const struct child_end *end, const char *text)
+{
+	struct pool *pool = arg;
+
+	pool_log_console(pool, "template", text);
+	if (!pool->draining)
+		pool_start_failed(pool, "template", end);
+}
+
 /* --- the fork server ---------------------------------------------------------------- */
 
 void
@@ -204,6 +230,7 @@ pool_start_forker_down(void *arg, uint32_t failing, const char *why)
 	}
 	suplog(LOG_ERR, "%s; it will be started again", why);
 	children_unanswered(pool->children, why);
+	template_forker_down(pool->template, why);
 	/* One death is one failure, however many VMs it was to make; even if none:
 	 * those who wait for a VM must hear of it. */
 	pool->failing = MAX(before, failing);
@@ -216,5 +243,6 @@ pool_start_forker_up(void *arg)
 	struct pool *pool = arg;
 
 	pool->forker_up = true;
+	template_forker_up(pool->template);
 	pool_start_more(pool);
 }

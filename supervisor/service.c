@@ -409,9 +409,6 @@ service_run(const struct config *cfg, int argc, char **argv)
 	s.ready_fd = s.signal_fd = s.dir.lock_fd = s.dir.listen_fd = s.bells.door = -1;
 	r = service_init(&s, err, sizeof(err));
 	if (r == 0) {
-		if (strcmp(s.cfg.recycle, "reset") == 0)
-			suplog(LOG_NOTICE, "recycle = reset: without a template to reset to, used "
-					   "VMs are replaced");
 		r = evloop_run(s.loop);
 		if (r < 0)
 			(void)fail(-r, err, sizeof(err), "event loop: %s", strerror(-r));

@@ -5,89 +5,139 @@
  */
 #include "worker/fsrv.h"
 #include "shm/ctl.h"
-#include "shm/lifeline.h"
+#include "worker/builder.h"
+#include "worker/shell.h"
 
-#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 
-enum { FD_CONTROL, FD_REQUEST, FD_RESPONSE, FDS };
+struct fsrv {
+	const struct fsrv_config *cfg;
+	struct machine_template tmpl; /* mem_fd -1: there is none yet */
+	struct worker_config worker;  /* cfg's, with the template */
+	struct shells shells;
+};
 
-/* fork, but as our parent's child, and with a pidfd. */
-static pid_t
-clone_sibling(int *pidfd)
+/* In a new process: nothing of the fork server's own is left to it. */
+static void
+leave(struct fsrv *f)
 {
-	struct clone_args args = {
-	    .flags = CLONE_PARENT | CLONE_PIDFD,
-	    .pidfd = (uint64_t)(uintptr_t)pidfd,
-	};
-	long r = syscall(SYS_clone3, &args, sizeof(args));
-
-	return r < 0 ? -errno : (pid_t)r;
-}
-
-static void __attribute__((noreturn))
-run_worker(const struct fsrv_config *cfg, uint32_t slot, const int *fds)
-{
-	struct worker_config wc = cfg->worker;
-	int control = cfg->control, lock = cfg->lock;
+	int control = f->cfg->control, lock = f->cfg->lock;
 
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	/* So that a claim can tell an idle VM whose worker is dead, before it is reaped. */
-	if (getppid() != cfg->supervisor || lifeline_tie(&wc.seg->slot[slot].life) < 0)
+	if (getppid() != f->cfg->supervisor)
 		_exit(1);
-	(void)prctl(PR_SET_NAME, "vmpool-vm");
 	closep(&control);
 	closep(&lock);
-	wc.slot = slot;
-	wc.control = fds[FD_CONTROL];
-	wc.request = fds[FD_REQUEST];
-	wc.response = fds[FD_RESPONSE];
-	_exit(worker_run(&wc));
+	shells_drop(&f->shells);
 }
 
 static int
-spawn(const struct fsrv_config *cfg, const struct fsrv_spawn *req, const int *fds)
+answer(const struct fsrv *f, const struct fsrv_request *req, pid_t pid, int pidfd)
 {
-	struct fsrv_spawned answer = {
+	const struct fsrv_spawned msg = {
 	    .magic = CTL_MAGIC,
 	    .slot = req->slot,
 	    .generation = req->generation,
+	    .pid = MAX(pid, 0),
+	    .error = MIN(pid, 0),
 	};
+
+	return ctl_send(f->cfg->control, &msg, sizeof(msg), &pidfd, pid > 0 ? 1 : 0);
+}
+
+static int
+spawn(struct fsrv *f, const struct fsrv_request *req, const int *fds)
+{
 	_cleanup_(closep) int pidfd = -1;
-	pid_t pid = clone_sibling(&pidfd);
+	pid_t pid = shells_use(&f->shells, req->slot, fds, &pidfd);
+	int r;
 
 	if (pid == 0)
-		run_worker(cfg, req->slot, fds);
-	if (pid > 0)
-		answer.pid = pid;
-	else
-		answer.error = pid;
-	return ctl_send(cfg->control, &answer, sizeof(answer), &pidfd, pid > 0 ? 1 : 0);
+		pid = shell_fork(&pidfd);
+	if (pid == 0) {
+		leave(f);
+		shell_work(&f->worker, req->slot, fds);
+	}
+	r = answer(f, req, pid, pidfd);
+	if (r == 0)
+		shells_fill(&f->shells, f->cfg->worker.ops->shells, f->cfg->supervisor, &f->worker);
+	return r;
+}
+
+static int
+build(struct fsrv *f, const struct fsrv_request *req, const int *fds)
+{
+	const struct builder_config bc = {
+	    .control = fds[0],
+	    .ops = f->cfg->worker.ops,
+	    .machine = f->cfg->worker.machine,
+	    .warmup = f->cfg->warmup,
+	};
+	_cleanup_(closep) int pidfd = -1;
+	pid_t pid = shell_fork(&pidfd);
+
+	if (pid == 0) {
+		leave(f);
+		(void)prctl(PR_SET_NAME, "vmpool-build");
+		_exit(builder_run(&bc));
+	}
+	return answer(f, req, pid, pidfd);
+}
+
+/* From now on VMs start from this template. */
+static int
+adopt(struct fsrv *f, const struct ctl_template *tmpl, int *fds)
+{
+	shells_drop(&f->shells);
+	closep(&f->tmpl.mem_fd);
+	closep(&f->tmpl.state_fd);
+	f->tmpl = (struct machine_template){
+	    .mem_fd = fds[0],
+	    .state_fd = fds[1],
+	    .mem_off = tmpl->mem_off,
+	    .state_off = tmpl->state_off,
+	    .state_len = tmpl->state_len,
+	};
+	fds[0] = fds[1] = -1;
+	f->worker.machine.tmpl = &f->tmpl;
+	shells_fill(&f->shells, f->cfg->worker.ops->shells, f->cfg->supervisor, &f->worker);
+	return 0;
+}
+
+static int
+act(struct fsrv *f, const struct fsrv_request *req, int *fds)
+{
+	if (req->magic != CTL_MAGIC || req->zero != 0)
+		return -EPROTO;
+	switch (req->kind) {
+	case FSRV_BUILD: return fds[0] < 0 ? -EPROTO : build(f, req, fds);
+	case FSRV_TEMPLATE: return fds[1] < 0 ? -EPROTO : adopt(f, &req->tmpl, fds);
+	case FSRV_SPAWN:
+		return req->slot >= f->cfg->worker.seg->nslots || f->tmpl.mem_fd < 0 ||
+			       fds[SHELL_FDS - 1] < 0
+			   ? -EPROTO
+			   : spawn(f, req, fds);
+	default: return -EPROTO;
+	}
 }
 
 /* One message; 0, or an error that ends the server (-EPIPE: the supervisor is gone). */
 static int
-serve(const struct fsrv_config *cfg)
+serve(struct fsrv *f)
 {
-	struct pollfd pfd = {.fd = cfg->control, .events = POLLIN};
-	struct fsrv_spawn req;
-	int fds[FDS] = {-1, -1, -1}, r;
+	struct pollfd pfd = {.fd = f->cfg->control, .events = POLLIN};
+	struct fsrv_request req;
+	int fds[SHELL_FDS] = {-1, -1, -1}, r;
 
 	if (poll(&pfd, 1, -1) < 0)
 		return errno == EINTR ? 0 : -errno;
-	r = ctl_recv(cfg->control, &req, sizeof(req), fds, FDS);
-	if (r == 0) {
-		if (req.magic != CTL_MAGIC || req.slot >= cfg->worker.seg->nslots ||
-		    fds[FDS - 1] < 0)
-			r = -EPROTO;
-		else
-			r = spawn(cfg, &req, fds);
-	}
-	for (int i = 0; i < FDS; i++)
+	r = ctl_recv(f->cfg->control, &req, sizeof(req), fds, SHELL_FDS);
+	if (r == 0)
+		r = act(f, &req, fds);
+	for (int i = 0; i < SHELL_FDS; i++)
 		closep(&fds[i]);
 	return r == -EAGAIN ? 0 : r;
 }
@@ -108,6 +158,7 @@ remove_files(const char *list)
 int
 fsrv_run(const struct fsrv_config *cfg)
 {
+	struct fsrv f = {.cfg = cfg, .tmpl = {.mem_fd = -1, .state_fd = -1}, .worker = cfg->worker};
 	sigset_t none;
 	int r;
 
@@ -117,8 +168,9 @@ fsrv_run(const struct fsrv_config *cfg)
 	(void)sigprocmask(SIG_SETMASK, &none, NULL);
 	(void)prctl(PR_SET_NAME, "vmpool-fsrv");
 	do {
-		r = serve(cfg);
+		r = serve(&f);
 	} while (r == 0);
+	shells_drop(&f.shells);
 	remove_files(cfg->remove);
 	if (r != -EPIPE)
 		(void)fprintf(stderr, "vmpool-worker: fork server ends: %s\n", strerror(-r));

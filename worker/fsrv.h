@@ -3,10 +3,11 @@
  * fsrv.h - the fork server: a small single-threaded process that makes workers.
  *
  * It is started by the supervisor with the pool's machine configuration, maps
- * the segment once, and forks a worker for each SPAWN message (ctl.h). The
- * workers are the supervisor's own children (CLONE_PARENT), so that who decides
- * is who reaps. When the supervisor's end of the socket closes, by whatever
- * death, it removes the files it was told to and ends.
+ * the segment once, forks a builder that makes the template (BUILD, ctl.h), holds
+ * that (TEMPLATE), and forks a worker for each SPAWN message; some ahead of demand
+ * (shell.h). The builder and the workers are the supervisor's own children (CLONE_PARENT), so that
+ * who decides is who reaps. When the supervisor's end of the socket closes, by whatever death, it
+ * removes the files it was told to and ends.
  */
 #ifndef VMPOOL_FSRV_H
 #define VMPOOL_FSRV_H
@@ -18,7 +19,8 @@ struct fsrv_config {
 	pid_t supervisor;   /* workers die when this process does */
 	int lock;	    /* held until the files are removed; -1 = none. Not for workers */
 	const char *remove; /* paths to remove at the end, separated by ':'; NULL = none */
-	struct worker_config worker; /* seg, ops and machine filled in */
+	const char *warmup; /* for the builder; NULL = none */
+	struct worker_config worker; /* seg, ops and machine filled in, but for its template */
 };
 
 /* Serve until the supervisor is gone. Exit status. */

@@ -11,6 +11,7 @@
 
 #include <limits.h>
 #include <string.h>
+#include <sys/random.h>
 
 #define JOB_MAGIC 0x0a0b1e55u
 #define JOB_BATCH 32		  /* frames moved each way before the loop looks around */
@@ -299,18 +300,46 @@ guest_stream_frame(struct job *job, const struct proto_hdr *hdr, const uint8_t *
 	}
 }
 
+/* READY comes from a machine that was booted for this job alone, RENEWED from one
+ * that was started from a template. */
+static void
+guest_ready(struct job *job, const uint8_t *payload)
+{
+	struct proto_ready ready;
+
+	memcpy(&ready, payload, sizeof(ready));
+	if (job->ready || job->renewing)
+		job_fail(job, "guest broke the protocol (READY a second time)");
+	else if (ready.version != PROTO_VERSION)
+		job_fail(job, "the image's agent speaks protocol %u, this worker %u", ready.version,
+			 PROTO_VERSION);
+	else
+		job->ready = true;
+}
+
+static void
+guest_renewed(struct job *job, const uint8_t *payload)
+{
+	struct proto_renewed renewed;
+
+	memcpy(&renewed, payload, sizeof(renewed));
+	if (!job->renewing)
+		job_fail(job, "guest broke the protocol (RENEWED without RENEW)");
+	else if (renewed.failed != 0)
+		job_fail(job, "guest could not renew its identity (step %u: %s)", renewed.failed,
+			 strerror((int)(renewed.err & INT_MAX)));
+	else
+		job->ready = true;
+	job->renewing = false;
+}
+
 static void
 guest_frame(struct job *job, const struct proto_hdr *hdr, const uint8_t *payload)
 {
-	struct proto_ready ready;
 	bool legal;
 
-	if (hdr->type == PROTO_READY) {
-		memcpy(&ready, payload, sizeof(ready));
-		if (job->ready || ready.version != PROTO_VERSION)
-			job_fail(job, "the image's agent speaks protocol %u, this worker %u",
-				 ready.version, PROTO_VERSION);
-		job->ready = true;
+	if (hdr->type == PROTO_READY || hdr->type == PROTO_RENEWED) {
+		(hdr->type == PROTO_READY ? guest_ready : guest_renewed)(job, payload);
 		return;
 	}
 	if (hdr->stream == 0) {
@@ -405,6 +434,25 @@ void
 job_awake(struct job *job)
 {
 	atomic_store_explicit(&job->shm->worker_asleep, 0, memory_order_relaxed);
+}
+
+void
+job_renew(struct job *job)
+{
+	const struct proto_hdr hdr = {.length = sizeof(struct proto_renew), .type = PROTO_RENEW};
+	struct proto_renew renew;
+	struct timespec now;
+
+	CHECK_OBJ(job, JOB_MAGIC);
+	job->renewing = true;
+	job->ready = false;
+	if (getrandom(&renew, sizeof(renew), 0) != (ssize_t)sizeof(renew)) {
+		job_fail(job, "no random bytes for the guest: %s", strerror(errno));
+		return;
+	}
+	AZ(clock_gettime(CLOCK_REALTIME, &now));
+	renew.wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	chan_send(&job->chan, &hdr, &renew);
 }
 
 int

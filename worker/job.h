@@ -54,7 +54,8 @@ struct job {
 	int response_fd; /* eventfd for clients that poll */
 	struct chan chan;
 	struct ring req, rsp;
-	bool ready;	/* the agent has said READY */
+	bool ready;	/* the agent has said READY or RENEWED */
+	bool renewing;	/* RENEW is not answered yet */
 	uint32_t pings; /* PINGs not answered yet */
 	unsigned open;	/* streams in use */
 	bool published; /* records were written since the client was last woken */
@@ -66,6 +67,10 @@ struct job {
 
 void job_init(struct job *job, struct seg *seg, uint32_t slot, int response_fd,
 	      const struct machine_ops *ops, struct machine *machine);
+
+/* The machine runs from its template: make it one of its own (RENEW: entropy, clock,
+ * identity). It is ready once the agent has answered; failure says if it cannot. */
+void job_renew(struct job *job);
 
 /* Move what can be moved, a bounded amount; true if anything was. Afterwards
  * look at failure (the VM must be ended) and ready. */

@@ -42,6 +42,8 @@ struct machine_capture {
 	uint64_t mem_off, state_off;
 };
 
+#define MACHINE_SMALL_MIB 64u /* Linux with a busybox image has trouble below that */
+
 struct machine;
 
 /* Told to the owner, from the loop: bytes may be there, room may be there; the
@@ -57,6 +59,8 @@ struct machine_events {
 
 struct machine_ops {
 	const char *name; /* "kvm", "tcg" */
+	unsigned shells;  /* workers to keep prepared ahead of demand (shell.h) */
+	bool resets;	  /* load can be called again */
 	/* Begin to boot; with cfg->tmpl prepare what needs no state, and wait for load.
 	 * 0, or -errno with one line in err; nothing is left behind then. */
 	int (*start)(struct machine **out, const struct machine_config *cfg, struct loop *loop,

@@ -4,6 +4,7 @@
  */
 #include "kvm/vm.h"
 #include "worker/machine.h"
+#include "worker/rehearse.h"
 
 #define MACHINE_KVM_MAGIC 0x6b766d31u
 
@@ -12,6 +13,8 @@ struct machine {
 	struct vm *vm;
 	struct machine_events events;
 	struct loop_op kick, end;
+	uint32_t mem_mib, vcpus;
+	int mem_fd; /* shared memory of a boot, not owned; -1: none */
 };
 
 static void
@@ -30,7 +33,8 @@ on_end(struct loop_op *op, int res)
 	struct machine *m = op->owner;
 
 	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
-	if (res >= 0)
+	/* what is reported may have been the end of the life before a load */
+	if (res >= 0 && vm_end(m->vm) != VM_END_NONE)
 		m->events.ended(m->events.owner);
 }
 
@@ -49,12 +53,15 @@ static int
 machine_kvm_start(struct machine **out, const struct machine_config *cfg, struct loop *loop,
 		  const struct machine_events *events, char *err, size_t errlen)
 {
-	const struct vm_config vc = {
+	struct vm_template tmpl;
+	struct vm_config vc = {
 	    .kvm_fd = -1,
 	    .kernel = cfg->kernel,
 	    .initrd = cfg->image,
 	    .mem_mib = cfg->mem_mib,
 	    .vcpus = cfg->vcpus,
+	    .shared = cfg->tmpl == NULL && cfg->mem_fd >= 0,
+	    .mem_fd = cfg->mem_fd,
 	};
 	struct machine *m = calloc(1, sizeof(*m));
 	int r;
@@ -63,10 +70,23 @@ machine_kvm_start(struct machine **out, const struct machine_config *cfg, struct
 		return fail(ENOMEM, err, errlen, "out of memory for the machine");
 	m->magic = MACHINE_KVM_MAGIC;
 	m->events = *events;
+	m->mem_mib = cfg->mem_mib;
+	m->vcpus = cfg->vcpus;
+	m->mem_fd = vc.shared ? cfg->mem_fd : -1;
 	loop_op_init(&m->kick, on_kick, m);
 	loop_op_init(&m->end, on_end, m);
+	if (cfg->tmpl != NULL) {
+		tmpl = (struct vm_template){
+		    .mem_fd = cfg->tmpl->mem_fd,
+		    .mem_off = cfg->tmpl->mem_off,
+		    .state_fd = cfg->tmpl->state_fd,
+		    .state_off = cfg->tmpl->state_off,
+		    .state_len = cfg->tmpl->state_len,
+		};
+		vc.tmpl = &tmpl;
+	}
 	r = vm_new(&m->vm, &vc, err, errlen);
-	if (r == 0)
+	if (r == 0 && cfg->tmpl == NULL)
 		r = vm_start(m->vm, err, errlen);
 	if (r < 0) {
 		machine_kvm_free(m);
@@ -75,6 +95,65 @@ machine_kvm_start(struct machine **out, const struct machine_config *cfg, struct
 	loop_watch(loop, &m->kick, vm_chan_kick_fd(m->vm));
 	loop_watch(loop, &m->end, vm_end_fd(m->vm));
 	*out = m;
+	return 0;
+}
+
+static int
+machine_kvm_load(struct machine *m, uint64_t *dirty_pages, char *err, size_t errlen)
+{
+	int r;
+
+	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
+	r = vm_load(m->vm, dirty_pages, err, errlen);
+	if (r == 0)
+		vm_resume(m->vm);
+	return r;
+}
+
+/* Try the new template out, and write its state again with what that has shown.
+ * A template that nobody could try is no worse than one that nobody has tried. */
+static int
+improve(struct machine *m, const struct machine_capture *to, uint64_t *state_len, char *err,
+	size_t errlen)
+{
+	const struct vm_template tmpl = {.mem_fd = m->mem_fd,
+					 .state_fd = to->state_fd,
+					 .state_off = to->state_off,
+					 .state_len = *state_len};
+
+	if (rehearse(m->vm, &tmpl, m->mem_mib, m->vcpus, err, errlen) < 0)
+		return 0;
+	return vm_save(m->vm, to->state_fd, to->state_off, state_len, err, errlen);
+}
+
+static int
+machine_kvm_capture(struct machine *m, const struct machine_capture *to, char *err, size_t errlen)
+{
+	uint64_t state_len;
+	int r = 0;
+
+	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
+	vm_pause(m->vm);
+	if (to->mem_fd >= 0)
+		r = vm_save_memory(m->vm, to->mem_fd, to->mem_off, err, errlen);
+	if (r == 0)
+		r = vm_save(m->vm, to->state_fd, to->state_off, &state_len, err, errlen);
+	if (r == 0 && to->mem_fd < 0 && m->mem_fd >= 0)
+		r = improve(m, to, &state_len, err, errlen);
+	if (r < 0)
+		vm_resume(m->vm);
+	else
+		m->events.captured(m->events.owner, 0, state_len, "");
+	return r;
+}
+
+static int
+machine_kvm_resume(struct machine *m, char *err, size_t errlen)
+{
+	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
+	(void)err;
+	(void)errlen;
+	vm_resume(m->vm);
 	return 0;
 }
 
@@ -108,7 +187,12 @@ machine_kvm_console(struct machine *m, char *buf, size_t len)
 
 const struct machine_ops machine_kvm = {
     .name = "kvm",
+    .shells = 2,
+    .resets = true,
     .start = machine_kvm_start,
+    .load = machine_kvm_load,
+    .capture = machine_kvm_capture,
+    .resume = machine_kvm_resume,
     .recv = machine_kvm_recv,
     .send = machine_kvm_send,
     .end = machine_kvm_end,

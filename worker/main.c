@@ -15,7 +15,7 @@
 struct options {
 	int control, segment, lock, supervisor;
 	int memory, vcpus;
-	const char *accel, *kernel, *image, *remove;
+	const char *accel, *kernel, *image, *remove, *warmup;
 	bool json;
 };
 
@@ -34,6 +34,7 @@ static const struct {
     {"kernel", false, offsetof(struct options, kernel)},
     {"image", false, offsetof(struct options, image)},
     {"remove", false, offsetof(struct options, remove)},
+    {"warmup", false, offsetof(struct options, warmup)},
 };
 
 static int
@@ -87,8 +88,13 @@ cmd_fork_server(const struct options *o)
 	    .lock = o->lock,
 	    .supervisor = o->supervisor,
 	    .remove = o->remove,
+	    .warmup = o->warmup,
 	    .worker = {.ops = machine_named(o->accel),
-		       .machine = {o->kernel, o->image, (uint32_t)o->memory, (uint32_t)o->vcpus}},
+		       .machine = {.kernel = o->kernel,
+				   .image = o->image,
+				   .mem_mib = (uint32_t)o->memory,
+				   .vcpus = (uint32_t)o->vcpus,
+				   .mem_fd = -1}},
 	};
 	char err[512];
 	int r;

@@ -12,16 +12,19 @@
 #include <string.h>
 
 #define WORKER_MAGIC 0x30a7e401u
-#define WORKER_SMALL_MIB 64u /* Linux with a busybox image has trouble below that */
 
 struct worker {
 	unsigned magic;
-	const struct worker_config *cfg;
+	struct worker_config cfg;
+	struct worker_place place;
 	struct loop *loop;
 	struct machine *machine;
-	struct loop_op control, doorbell, timer;
-	uint64_t start_ns;
-	bool announced; /* READY was sent */
+	struct loop_op order, control, doorbell, timer;
+	uint64_t start_ns; /* when it was told to become ready */
+	uint64_t pages;	   /* that the last reset put back */
+	bool announced;	   /* READY was sent */
+	int error;	   /* of worker_prepare, and why */
+	char err[512];
 	struct job job;
 };
 
@@ -31,7 +34,7 @@ struct worker {
 static void
 tell(struct worker *w, const struct worker_msg *msg)
 {
-	if (ctl_send(w->cfg->control, msg, sizeof(*msg), NULL, 0) < 0)
+	if (ctl_send(w->place.control, msg, sizeof(*msg), NULL, 0) < 0)
 		loop_stop(w->loop, 1);
 }
 
@@ -41,7 +44,8 @@ tell_ready(struct worker *w)
 	struct worker_msg msg = {
 	    .magic = CTL_MAGIC,
 	    .kind = WORKER_READY,
-	    .boot_ns = now_ns() - w->start_ns,
+	    .took_ns = now_ns() - w->start_ns,
+	    .pages = w->pages,
 	};
 
 	w->announced = true;
@@ -74,28 +78,63 @@ tell_failed(int control, struct machine *machine, const struct machine_ops *ops,
 static void
 worker_end(struct worker *w, int error, const char *why)
 {
-	tell_failed(w->cfg->control, w->machine, w->cfg->ops, error, why);
+	tell_failed(w->place.control, w->machine, w->cfg.ops, error, why);
 	loop_stop(w->loop, 1);
 }
 
 /* --- events ------------------------------------------------------------------------ */
 
+/* Put the machine into its template's state, and have the guest renew itself. */
+static void
+worker_load(struct worker *w)
+{
+	const struct worker_config *cfg = &w->cfg;
+	char err[256];
+	int r;
+
+	w->announced = false;
+	w->start_ns = now_ns();
+	r = cfg->ops->load(w->machine, &w->pages, err, sizeof(err));
+	if (r < 0) {
+		worker_end(w, r, err);
+		return;
+	}
+	/* The slot is nobody's until READY: what a former lease left in the rings goes. */
+	ring_chan_reset(&cfg->seg->chan[w->place.slot]);
+	job_init(&w->job, cfg->seg, w->place.slot, w->place.response, cfg->ops, w->machine);
+	job_renew(&w->job);
+}
+
+static int
+worker_told(struct worker *w, const struct worker_msg *msg)
+{
+	if (msg->magic != CTL_MAGIC || !w->announced)
+		return -EPROTO;
+	if (msg->kind == WORKER_CHECK) {
+		if (job_check(&w->job) < 0)
+			tell_checked(w, -EBUSY);
+		return 0;
+	}
+	if (msg->kind != WORKER_RESET || w->cfg.machine.tmpl == NULL || !w->cfg.ops->resets)
+		return -EPROTO;
+	worker_load(w);
+	return 0;
+}
+
 static void
 on_control(struct loop_op *op, int res)
 {
 	struct worker *w = op->owner;
-	struct pollfd p = {.fd = w->cfg->control, .events = POLLIN};
+	struct pollfd p = {.fd = w->place.control, .events = POLLIN};
 	struct worker_msg msg;
 	int r = MIN(res, 0);
 
 	CHECK_OBJ(w, WORKER_MAGIC);
 	/* One event may stand for several messages; the socket itself blocks. */
 	while (r == 0 && poll(&p, 1, 0) == 1) {
-		r = ctl_recv(w->cfg->control, &msg, sizeof(msg), NULL, 0);
-		if (r == 0 && (msg.magic != CTL_MAGIC || msg.kind != WORKER_CHECK))
-			r = -EPIPE;
-		if (r == 0 && job_check(&w->job) < 0)
-			tell_checked(w, -EBUSY);
+		r = ctl_recv(w->place.control, &msg, sizeof(msg), NULL, 0);
+		if (r == 0)
+			r = worker_told(w, &msg);
 	}
 	if (r < 0)
 		loop_stop(w->loop, 0);
@@ -124,15 +163,15 @@ static void
 on_ended(void *owner)
 {
 	struct worker *w = owner;
-	uint32_t mib = w->cfg->machine.mem_mib;
+	uint32_t mib = w->cfg.machine.mem_mib;
 	char why[256];
 	int n;
 
 	CHECK_OBJ(w, WORKER_MAGIC);
-	n = snprintf(why, sizeof(why), "%s", w->cfg->ops->end(w->machine));
+	n = snprintf(why, sizeof(why), "%s", w->cfg.ops->end(w->machine));
 	if (!w->announced && n > 0 && (size_t)n < sizeof(why))
-		(void)snprintf(why + n, sizeof(why) - (size_t)n, " while booting%s",
-			       mib < WORKER_SMALL_MIB ? "; its memory may be too small" : "");
+		(void)snprintf(why + n, sizeof(why) - (size_t)n, " while starting%s",
+			       mib < MACHINE_SMALL_MIB ? "; its memory may be too small" : "");
 	worker_end(w, -EIO, why);
 }
 
@@ -146,8 +185,8 @@ on_timer(struct loop_op *op, int res)
 	if (res != -ETIME)
 		return;
 	if (!w->announced) {
-		(void)snprintf(why, sizeof(why), "hung boot: the agent was not ready after %llu s",
-			       WORKER_BOOT_NS / 1000000000u);
+		(void)snprintf(why, sizeof(why), "hung start: the agent was not ready after %llu s",
+			       WORKER_READY_NS / 1000000000u);
 		worker_end(w, -ETIMEDOUT, why);
 		return;
 	}
@@ -160,7 +199,7 @@ on_idle(void *owner)
 {
 	struct worker *w = owner;
 	bool busy = !job_sleep(&w->job);
-	uint64_t due = w->announced ? job_deadline(&w->job) : w->start_ns + WORKER_BOOT_NS;
+	uint64_t due = w->announced ? job_deadline(&w->job) : w->start_ns + WORKER_READY_NS;
 
 	if (w->job.ready && !w->announced)
 		tell_ready(w);
@@ -187,48 +226,93 @@ on_awake(void *owner)
 
 /* --- from start to end --------------------------------------------------------------- */
 
-static int
-worker_start(struct worker *w, char *err, size_t errlen)
+int
+worker_prepare(struct worker **out, const struct worker_config *cfg)
 {
-	const struct worker_config *cfg = w->cfg;
+	struct worker *w = calloc(1, sizeof(*w));
 	const struct machine_events events = {.channel = on_channel, .ended = on_ended, .owner = w};
-	int r = loop_new(&w->loop, 64, err, errlen);
 
-	if (r == 0)
-		r = cfg->ops->start(&w->machine, &cfg->machine, w->loop, &events, err, errlen);
-	if (r < 0)
-		return r;
-	job_init(&w->job, cfg->seg, cfg->slot, cfg->response, cfg->ops, w->machine);
-	loop_op_init(&w->control, on_control, w);
-	loop_op_init(&w->doorbell, on_doorbell, w);
-	loop_op_init(&w->timer, on_timer, w);
-	loop_watch(w->loop, &w->control, cfg->control);
-	loop_watch(w->loop, &w->doorbell, cfg->request);
-	loop_on_idle(w->loop, on_idle, on_awake, w);
+	*out = w;
+	if (w == NULL)
+		return -ENOMEM;
+	w->magic = WORKER_MAGIC;
+	w->cfg = *cfg;
+	/* A machine that ends before there is a place has nobody to tell. */
+	w->place = (struct worker_place){.control = -1, .request = -1, .response = -1};
+	w->start_ns = now_ns();
+	w->error = loop_new(&w->loop, 64, w->err, sizeof(w->err));
+	if (w->error == 0)
+		w->error = cfg->ops->start(&w->machine, &w->cfg.machine, w->loop, &events, w->err,
+					   sizeof(w->err));
 	return 0;
 }
 
-int
-worker_run(const struct worker_config *cfg)
+static void
+on_order(struct loop_op *op, int res)
 {
-	struct worker *w = calloc(1, sizeof(*w));
-	char err[512];
+	struct worker *w = op->owner;
+
+	CHECK_OBJ(w, WORKER_MAGIC);
+	if (res != -ECANCELED)
+		loop_stop(w->loop, 0);
+}
+
+int
+worker_wait(struct worker *w, int sock)
+{
 	int r;
 
-	if (w == NULL) {
-		tell_failed(cfg->control, NULL, cfg->ops, -ENOMEM, "out of memory");
-		return 1;
-	}
-	w->magic = WORKER_MAGIC;
-	w->cfg = cfg;
-	w->start_ns = now_ns();
-	r = worker_start(w, err, sizeof(err));
-	if (r < 0)
-		tell_failed(cfg->control, NULL, cfg->ops, r, err);
-	else
+	CHECK_OBJ(w, WORKER_MAGIC);
+	/* What failed in worker_prepare is told in worker_serve. */
+	if (w->error < 0)
+		return 0;
+	loop_op_init(&w->order, on_order, w);
+	loop_watch(w->loop, &w->order, sock);
+	r = loop_run(w->loop);
+	loop_cancel(w->loop, &w->order);
+	return r;
+}
+
+static void
+worker_begin(struct worker *w)
+{
+	const struct worker_config *cfg = &w->cfg;
+
+	job_init(&w->job, cfg->seg, w->place.slot, w->place.response, cfg->ops, w->machine);
+	loop_op_init(&w->control, on_control, w);
+	loop_op_init(&w->doorbell, on_doorbell, w);
+	loop_op_init(&w->timer, on_timer, w);
+	loop_watch(w->loop, &w->control, w->place.control);
+	loop_watch(w->loop, &w->doorbell, w->place.request);
+	loop_on_idle(w->loop, on_idle, on_awake, w);
+	if (cfg->machine.tmpl != NULL)
+		worker_load(w);
+}
+
+int
+worker_serve(struct worker *w, const struct worker_place *place)
+{
+	int r = w->error;
+
+	CHECK_OBJ(w, WORKER_MAGIC);
+	w->place = *place;
+	if (r < 0) {
+		tell_failed(place->control, NULL, w->cfg.ops, r, w->err);
+	} else {
+		worker_begin(w);
 		r = loop_run(w->loop);
+	}
 	loop_free(w->loop);
-	cfg->ops->free(w->machine);
+	w->cfg.ops->free(w->machine);
+	w->magic = 0;
 	free(w);
 	return r == 0 ? 0 : 1;
+}
+
+int
+worker_run(const struct worker_config *cfg, const struct worker_place *place)
+{
+	struct worker *w;
+
+	return worker_prepare(&w, cfg) < 0 ? 1 : worker_serve(w, place);
 }

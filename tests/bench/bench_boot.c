@@ -39,7 +39,8 @@ is_ready(const uint8_t *buf, size_t len)
 static double
 boot_ours(const char *kernel, const char *image)
 {
-	const struct vm_config cfg = {-1, kernel, image, NULL, MEM_MIB, 1};
+	const struct vm_config cfg = {
+	    .kvm_fd = -1, .kernel = kernel, .initrd = image, .mem_mib = MEM_MIB, .vcpus = 1};
 	uint8_t buf[256];
 	uint64_t start = now_ns(), kicks, end;
 	size_t have = 0;

@@ -106,8 +106,15 @@ null_free(struct machine *m)
 	free(m);
 }
 
-static const struct machine_ops null_ops = {"null",   null_start,   null_recv, null_send,
-					    null_end, null_console, null_free};
+static const struct machine_ops null_ops = {
+    .name = "null",
+    .start = null_start,
+    .recv = null_recv,
+    .send = null_send,
+    .end = null_end,
+    .console = null_console,
+    .free = null_free,
+};
 
 /* --- the supervisor ---------------------------------------------------------------------- */
 
@@ -115,7 +122,8 @@ static const struct machine_ops null_ops = {"null",   null_start,   null_recv, n
 static pid_t
 start_worker(struct supervisor *s, uint32_t slot)
 {
-	struct worker_config cfg = {.seg = s->seg, .slot = slot, .ops = &null_ops};
+	const struct worker_config cfg = {.seg = s->seg, .ops = &null_ops};
+	struct worker_place place = {.slot = slot, .request = s->req, .response = s->rsp};
 	struct worker_msg msg;
 	int sock[2];
 	pid_t pid;
@@ -126,10 +134,8 @@ start_worker(struct supervisor *s, uint32_t slot)
 	if (pid == 0) {
 		(void)fcntl(sock[1], F_SETFL, O_NONBLOCK);
 		closep(&sock[0]);
-		cfg.control = sock[1];
-		cfg.request = s->req;
-		cfg.response = s->rsp;
-		_exit(worker_run(&cfg));
+		place.control = sock[1];
+		_exit(worker_run(&cfg, &place));
 	}
 	closep(&sock[1]);
 	if (ctl_recv(sock[0], &msg, sizeof(msg), NULL, 0) < 0 || msg.kind != WORKER_READY)

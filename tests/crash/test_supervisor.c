@@ -128,6 +128,9 @@ test_bad_starts_say_why(void **state)
 	assert_start_fails(pool_peer_run("exit", NULL), 1,
 			   "no VM can start: its worker exited with status 3");
 	assert_start_fails(
+	    pool_peer_run("nobuild:22:warm-up command exited with status 3: no", NULL), 1,
+	    "no VM can start: warm-up command exited with status 3: no");
+	assert_start_fails(
 	    pool_peer_run("crash", NULL), 1,
 	    "no VM can start: the fork server ended (status 4): null_worker: crash as");
 

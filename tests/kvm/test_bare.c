@@ -263,10 +263,18 @@ refusals(void **state)
 		int code;
 		const char *words;
 	} rows[] = {
-	    {{-1, text.path, NULL, NULL, 64, 1}, ENOEXEC, "text file"},
-	    {{-1, cut.path, NULL, NULL, 64, 1}, ENOEXEC, "truncated"},
-	    {{-1, k.path, text.path, NULL, 64, 1}, EINVAL, "cpio"},
-	    {{-1, k.path, "/nonexistent", NULL, 64, 1}, ENOENT, "/nonexistent"},
+	    {{.kvm_fd = -1, .kernel = text.path, .initrd = NULL, .mem_mib = 64, .vcpus = 1},
+	     ENOEXEC,
+	     "text file"},
+	    {{.kvm_fd = -1, .kernel = cut.path, .initrd = NULL, .mem_mib = 64, .vcpus = 1},
+	     ENOEXEC,
+	     "truncated"},
+	    {{.kvm_fd = -1, .kernel = k.path, .initrd = text.path, .mem_mib = 64, .vcpus = 1},
+	     EINVAL,
+	     "cpio"},
+	    {{.kvm_fd = -1, .kernel = k.path, .initrd = "/nonexistent", .mem_mib = 64, .vcpus = 1},
+	     ENOENT,
+	     "/nonexistent"},
 	};
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		assert_int_equal(vm_new(&vm, &rows[i].cfg, err, sizeof(err)), -rows[i].code);

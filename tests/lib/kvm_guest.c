@@ -3,10 +3,13 @@
  * kvm_guest.c - a real guest for tests. See kvm_guest.h.
  */
 #include "tests/lib/kvm_guest.h"
+#include "worker/rehearse.h"
+#include <fcntl.h>
 #include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include <cmocka.h>
 
@@ -184,6 +187,84 @@ guest_boot(struct guest *g, const char *kernel, uint32_t mem_mib, uint32_t vcpus
 		die(g, "the first frame is of type %u, not READY", h.type);
 	memcpy(&g->ready, payload, sizeof(g->ready));
 	assert_int_equal(g->ready.version, PROTO_VERSION);
+}
+
+void
+guest_ping(struct guest *g)
+{
+	uint32_t sent = ++g->stream;
+	const uint8_t *payload;
+	struct proto_hdr h;
+
+	send_frame(g, PROTO_PING, 0, 0, &sent, sizeof(sent));
+	do
+		h = next_frame(g, &payload, now_ns() + GUEST_WAIT_MS * 1000000ull);
+	while (h.type != PROTO_PONG);
+	assert_int_equal(h.length, sizeof(sent));
+	assert_memory_equal(payload, &sent, sizeof(sent));
+}
+
+void
+guest_template(struct vm_template *t, const char *kernel, uint32_t mem_mib, uint32_t vcpus)
+{
+	struct vm_config cfg = {.kvm_fd = -1,
+				.kernel = kernel,
+				.initrd = guest_file("VMPOOL_TEST_INITRD"),
+				.mem_mib = mem_mib,
+				.vcpus = vcpus,
+				.shared = true};
+	struct guest g = {0};
+	const uint8_t *payload;
+	char err[256] = "";
+
+	*t = (struct vm_template){.mem_fd = memfd_create("memory", MFD_CLOEXEC | MFD_ALLOW_SEALING),
+				  .state_fd = memfd_create("state", MFD_CLOEXEC)};
+	cfg.mem_fd = t->mem_fd;
+	assert_int_equal(ftruncate(t->mem_fd, (off_t)mem_mib << 20), 0);
+	if (vm_new(&g.vm, &cfg, err, sizeof(err)) < 0 || vm_start(g.vm, err, sizeof(err)) < 0)
+		fail_msg("%s", err);
+	assert_int_equal(next_frame(&g, &payload, now_ns() + GUEST_BOOT_MS * 1000000ull).type,
+			 PROTO_READY);
+	guest_ping(&g);
+	vm_pause(g.vm);
+	if (vm_save(g.vm, t->state_fd, 0, &t->state_len, err, sizeof(err)) < 0 ||
+	    rehearse(g.vm, t, mem_mib, vcpus, err, sizeof(err)) < 0 ||
+	    vm_save(g.vm, t->state_fd, 0, &t->state_len, err, sizeof(err)) < 0)
+		fail_msg("%s", err);
+	guest_end(&g);
+	assert_int_equal(fcntl(t->mem_fd, F_ADD_SEALS, F_SEAL_WRITE | F_SEAL_SHRINK | F_SEAL_GROW),
+			 0);
+}
+
+void
+guest_template_close(struct vm_template *t)
+{
+	closep(&t->mem_fd);
+	closep(&t->state_fd);
+}
+
+void
+guest_shell(struct guest *g, const struct vm_template *t, uint32_t mem_mib, uint32_t vcpus)
+{
+	const struct vm_config cfg = {.kvm_fd = -1, .mem_mib = mem_mib, .vcpus = vcpus, .tmpl = t};
+	char err[256] = "";
+
+	memset(g, 0, sizeof(*g));
+	if (vm_new(&g->vm, &cfg, err, sizeof(err)) < 0)
+		fail_msg("vm_new: %s", err);
+}
+
+uint64_t
+guest_load(struct guest *g)
+{
+	uint64_t dirty = 0;
+	char err[256] = "";
+
+	if (vm_load(g->vm, &dirty, err, sizeof(err)) < 0)
+		fail_msg("vm_load: %s", err);
+	g->have = 0;
+	vm_resume(g->vm);
+	return dirty;
 }
 
 static uint32_t

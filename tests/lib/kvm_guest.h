@@ -47,6 +47,16 @@ void guest_start(struct guest *g, const char *kernel, const char *initrd, const 
 		 uint32_t mem_mib, uint32_t vcpus);
 void guest_end(struct guest *g);
 
+/* Boot to an answered PING, and capture: a template, to be closed. */
+void guest_template(struct vm_template *t, const char *kernel, uint32_t mem_mib, uint32_t vcpus);
+void guest_template_close(struct vm_template *t);
+/* A machine that waits for the template's state. */
+void guest_shell(struct guest *g, const struct vm_template *t, uint32_t mem_mib, uint32_t vcpus);
+/* Load the template's state and run; how many pages had been written. */
+uint64_t guest_load(struct guest *g);
+/* The agent answers. */
+void guest_ping(struct guest *g);
+
 /* Run argv (NULL-terminated) to its end; input, if not NULL, is its stdin.
  * timeout_ms as in EXEC. Free the result with guest_result_free. */
 void guest_exec(struct guest *g, const char *const *argv, const char *input, uint32_t timeout_ms,

@@ -299,6 +299,7 @@ hear_stdin(struct stream *s, const struct proto_hdr *hdr, const uint8_t *payload
 static void
 hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 {
+	const struct proto_renewed renewed = {.failed = 0};
 	struct stream *s = hdr->stream == 0 ? NULL : stream_find(m, hdr->stream);
 	uint32_t value = 0;
 
@@ -306,6 +307,8 @@ hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 	memcpy(&value, payload, MIN(sizeof(value), hdr->length));
 	if (hdr->type == PROTO_PING)
 		say(m, PROTO_PONG, 0, payload, hdr->length);
+	else if (hdr->type == PROTO_RENEW)
+		say(m, PROTO_RENEWED, 0, &renewed, sizeof(renewed));
 	else if (hdr->type == PROTO_EXEC)
 		hear_exec(m, hdr, payload);
 	else if (s == NULL)
@@ -489,15 +492,56 @@ machine_null_start(struct machine **out, const struct machine_config *cfg, struc
 	loop_op_init(&m->run, on_run, m);
 	loop_op_init(&m->timer, on_timer, m);
 	loop_watch(loop, &m->run, m->bell);
-	say(m, PROTO_READY, 0, &ready, sizeof(ready));
-	ring(m);
+	if (cfg->tmpl == NULL) {
+		say(m, PROTO_READY, 0, &ready, sizeof(ready));
+		ring(m);
+	}
 	*out = m;
+	return 0;
+}
+
+/* A machine without memory has one page that its guest writes. */
+static int
+machine_null_load(struct machine *m, uint64_t *dirty_pages, char *err, size_t errlen)
+{
+	CHECK_OBJ(m, NULL_MAGIC);
+	(void)err;
+	(void)errlen;
+	for (size_t i = 0; i < PROTO_STREAMS_MAX; i++)
+		stream_free(&m->stream[i]);
+	m->in_len = m->out_len = m->out_off = 0;
+	m->marked = m->ended = false;
+	*dirty_pages = 1;
+	return 0;
+}
+
+static int
+machine_null_capture(struct machine *m, const struct machine_capture *to, char *err, size_t errlen)
+{
+	CHECK_OBJ(m, NULL_MAGIC);
+	if (pwrite(to->state_fd, "null", 4, (off_t)to->state_off) != 4)
+		return fail(errno, err, errlen, "writing the state: %m");
+	m->events.captured(m->events.owner, 0, 4, "");
+	return 0;
+}
+
+static int
+machine_null_resume(struct machine *m, char *err, size_t errlen)
+{
+	CHECK_OBJ(m, NULL_MAGIC);
+	(void)err;
+	(void)errlen;
 	return 0;
 }
 
 const struct machine_ops machine_null = {
     .name = "null",
+    .shells = 1,
+    .resets = true,
     .start = machine_null_start,
+    .load = machine_null_load,
+    .capture = machine_null_capture,
+    .resume = machine_null_resume,
     .recv = machine_null_recv,
     .send = machine_null_send,
     .end = machine_null_end,

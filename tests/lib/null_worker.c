@@ -8,6 +8,7 @@
 #include <linux/sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -44,6 +45,12 @@ null_serve(int sock)
 	struct worker_msg msg;
 
 	while (ctl_recv(sock, &msg, sizeof(msg), NULL, 0) == 0 && msg.kind != WORKER_STOP) {
+		if (msg.kind == WORKER_RESET) {
+			msg.kind = WORKER_READY;
+			if (ctl_send(sock, &msg, sizeof(msg), NULL, 0) < 0)
+				return;
+			continue;
+		}
 		if (msg.kind != WORKER_CHECK || strcmp(mode, "silent") == 0)
 			continue;
 		msg.kind = WORKER_CHECKED;
@@ -56,7 +63,7 @@ null_serve(int sock)
 static _Noreturn void
 null_worker(int sock, pid_t supervisor)
 {
-	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_READY, .boot_ns = 1};
+	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_READY, .took_ns = 1};
 	const char *text;
 	int r;
 
@@ -81,6 +88,23 @@ null_worker(int sock, pid_t supervisor)
 	_exit(0);
 }
 
+/* A template of nothing. Mode "nobuild:ERRNO:TEXT": it fails. */
+static _Noreturn void
+null_builder(int sock)
+{
+	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_TEMPLATE, .took_ns = 1};
+	int fds[] = {memfd_create("null", MFD_CLOEXEC), memfd_create("null", MFD_CLOEXEC)};
+	const char *text;
+
+	if (strncmp(mode, "nobuild:", 8) == 0) {
+		text = strchr(mode + 8, ':');
+		msg.kind = WORKER_FAILED;
+		msg.error = -atoi(mode + 8);
+		(void)snprintf(msg.text, sizeof(msg.text), "%s", text != NULL ? text + 1 : "");
+	}
+	_exit(ctl_send(sock, &msg, sizeof(msg), fds, msg.kind == WORKER_FAILED ? 0 : 2) < 0);
+}
+
 /* As the real one: the worker is the supervisor's child, not ours. */
 static pid_t
 null_clone(int *pidfd)
@@ -94,7 +118,7 @@ null_clone(int *pidfd)
 }
 
 static int
-null_spawn(int control, int lock, const struct fsrv_spawn *req, const int *fds, pid_t supervisor)
+null_spawn(int control, int lock, const struct fsrv_request *req, const int *fds, pid_t supervisor)
 {
 	struct fsrv_spawned ans = {
 	    .magic = CTL_MAGIC,
@@ -104,7 +128,7 @@ null_spawn(int control, int lock, const struct fsrv_spawn *req, const int *fds, 
 	int pidfd = -1, r;
 
 	null_mode();
-	if (strcmp(mode, "nofork") == 0) {
+	if (strcmp(mode, "nofork") == 0 && req->kind == FSRV_SPAWN) {
 		ans.error = -EAGAIN;
 		return ctl_send(control, &ans, sizeof(ans), NULL, 0);
 	}
@@ -112,6 +136,8 @@ null_spawn(int control, int lock, const struct fsrv_spawn *req, const int *fds, 
 	if (ans.pid == 0) {
 		(void)close(control);
 		(void)close(lock);
+		if (req->kind == FSRV_BUILD)
+			null_builder(fds[0]);
 		null_worker(fds[0], supervisor);
 	}
 	if (ans.pid < 0) {
@@ -153,7 +179,7 @@ null_worker_wanted(int argc, char **argv)
 int
 null_worker_main(int argc, char **argv)
 {
-	struct fsrv_spawn req;
+	struct fsrv_request req;
 	int control, lock, fds[3], r;
 	pid_t supervisor;
 
@@ -175,7 +201,7 @@ null_worker_main(int argc, char **argv)
 	}
 	for (;;) {
 		r = ctl_recv(control, &req, sizeof(req), fds, 3);
-		if (r == 0)
+		if (r == 0 && req.kind != FSRV_TEMPLATE)
 			r = null_spawn(control, lock, &req, fds, supervisor);
 		if (r < 0)
 			break;

@@ -24,15 +24,17 @@ be_worker(void *arg)
 	struct threadpool_worker *w = arg;
 	const struct worker_config cfg = {
 	    .seg = w->pool->seg,
+	    .ops = &machine_null,
+	    .machine = {.kernel = "", .image = "", .mem_mib = 64, .vcpus = 1, .mem_fd = -1},
+	};
+	const struct worker_place place = {
 	    .slot = w->slot,
 	    .control = w->theirs,
 	    .request = w->request,
 	    .response = w->response,
-	    .ops = &machine_null,
-	    .machine = {.kernel = "", .image = "", .mem_mib = 64, .vcpus = 1},
 	};
 
-	(void)worker_run(&cfg);
+	(void)worker_run(&cfg, &place);
 	return NULL;
 }
 
@@ -78,7 +80,7 @@ hear_worker(struct threadpool *tp, struct threadpool_worker *w)
 	if (r == -EAGAIN)
 		return;
 	if (r == 0 && msg.kind == WORKER_READY)
-		AZ(testpool_sup(sup_ready(tp->seg, w->slot, msg.boot_ns)));
+		AZ(testpool_sup(sup_ready(tp->seg, w->slot, msg.took_ns)));
 	else
 		end_one(tp, w);
 }

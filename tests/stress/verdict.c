@@ -6,6 +6,7 @@
 #include "shm/ctl.h"
 #include "tests/lib/testpool.h"
 #include "tests/stress/stress.h"
+#include "worker/shell.h"
 
 #include <poll.h>
 #include <string.h>
@@ -171,14 +172,18 @@ static void
 check_processes(struct stress *s, const struct numbers *x)
 {
 	pid_t pid[512];
-	unsigned n = host_children(s->supervisor, pid, ARRAY_SIZE(pid)), workers = 0;
+	unsigned n = host_children(s->supervisor, pid, ARRAY_SIZE(pid)), workers = 0, shells = 0;
 
-	for (unsigned i = 0; i < n; i++)
+	for (unsigned i = 0; i < n; i++) {
 		workers += host_is(pid[i], s->supervisor, "(vmpool-vm)");
+		shells += host_is(pid[i], s->supervisor, "(vmpool-shell)");
+	}
 	if (workers != x->rows)
 		fault(s, "%u VMs, but %u workers", x->rows, workers);
-	if (n != workers + 1)
-		fault(s, "the supervisor has %u children, %u of them workers", n, workers);
+	/* The fork server is the one that is left. */
+	if (n != workers + shells + 1 || shells > SHELLS_MAX)
+		fault(s, "the supervisor has %u children, %u of them workers, %u shells", n,
+		      workers, shells);
 	for (uint32_t i = 0; i < x->rows; i++)
 		if (!host_is(x->worker[i], s->supervisor, "(vmpool-vm)"))
 			fault(s, "worker %d of the list is none", (int)x->worker[i]);

@@ -163,7 +163,7 @@ worker(uint32_t slot, uint64_t generation, const void *msg, size_t len, int stat
 static const struct worker_msg ready_msg = {
     .magic = CTL_MAGIC,
     .kind = WORKER_READY,
-    .boot_ns = 1234,
+    .took_ns = 1234,
 };
 
 static void
@@ -337,11 +337,11 @@ test_deadlines(void **state)
 	assert_int_equal(child_state(table, 0), CHILD_READY);
 	child_check(table, 0);
 	assert_int_equal(child_state(table, 0), CHILD_CHECKING);
-	assert_int_equal(children_checking(table), 1);
+	assert_int_equal(children_in(table, CHILD_CHECKING), 1);
 	assert_false(children_tick(table, now_ns() + 14 * SEC));
 	assert_int_equal(child_state(table, 0), CHILD_CHECKING);
 	assert_false(children_tick(table, now_ns() + 16 * SEC));
-	assert_int_equal(children_checking(table), 0);
+	assert_int_equal(children_in(table, CHILD_CHECKING), 0);
 	assert_true(reap(pid));
 	assert_string_equal(told.end.why, "no answer to a health check in 15 s");
 	assert_true(told.end.checking);

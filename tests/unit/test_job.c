@@ -380,6 +380,75 @@ test_health_check(void **state)
 	assert_non_null(strstr(f->job->failure, "reserved"));
 }
 
+/* The frame at this place of what the guest was sent, a RENEW. */
+static struct proto_renew
+renew_at(size_t off)
+{
+	struct proto_renew renew;
+	struct proto_hdr hdr;
+
+	assert_true(fake.to_len >= off + sizeof(hdr) + sizeof(renew));
+	memcpy(&hdr, fake.to_guest + off, sizeof(hdr));
+	assert_int_equal(hdr.type, PROTO_RENEW);
+	assert_true(proto_check(&hdr, false));
+	memcpy(&renew, fake.to_guest + off + sizeof(hdr), sizeof(renew));
+	return renew;
+}
+
+static void
+test_a_loaded_machine_is_renewed_before_it_is_ready(void **state)
+{
+	struct fixture *f = *state;
+	const struct proto_renewed done = {.failed = 0};
+	struct proto_renew renew[2];
+
+	for (int i = 0; i < 2; i++) {
+		job_renew(f->job);
+		assert_false(f->job->ready);
+		pump_all(f);
+		renew[i] = renew_at(i * (sizeof(struct proto_hdr) + sizeof(renew[0])));
+		guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
+		pump_all(f);
+		assert_true(f->job->ready);
+		assert_string_equal(f->job->failure, "");
+	}
+	assert_true(renew[0].wall_ns > 1700000000000000000ull);
+	assert_true(renew[1].wall_ns >= renew[0].wall_ns);
+	assert_memory_not_equal(renew[0].entropy, renew[1].entropy, sizeof(renew[0].entropy));
+	assert_memory_not_equal(renew[0].boot_id, renew[1].boot_id, 16);
+	assert_memory_not_equal(renew[0].machine_id, renew[1].machine_id, 16);
+	/* Nobody asked. */
+	guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
+	pump_all(f);
+	assert_non_null(strstr(f->job->failure, "RENEWED without RENEW"));
+}
+
+static void
+test_a_machine_that_cannot_renew_itself_is_of_no_use(void **state)
+{
+	struct fixture *f = *state;
+	const struct proto_renewed failed = {.failed = PROTO_RENEW_CLOCK, .err = EPERM};
+
+	job_renew(f->job);
+	guest_says(PROTO_RENEWED, 0, &failed, sizeof(failed));
+	pump_all(f);
+	assert_false(f->job->ready);
+	assert_non_null(strstr(f->job->failure, "step 3: Operation not permitted"));
+}
+
+static void
+test_ready_is_no_answer_to_renew(void **state)
+{
+	struct fixture *f = *state;
+	const struct proto_ready ready = {.version = PROTO_VERSION};
+
+	job_renew(f->job);
+	guest_says(PROTO_READY, 0, &ready, sizeof(ready));
+	pump_all(f);
+	assert_false(f->job->ready);
+	assert_non_null(strstr(f->job->failure, "READY a second time"));
+}
+
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 
 int
@@ -398,6 +467,9 @@ main(void)
 	    TEST(test_backstop_comes_after_the_guests_own_deadline),
 	    TEST(test_frames_for_ended_streams_are_dropped),
 	    TEST(test_health_check),
+	    TEST(test_a_loaded_machine_is_renewed_before_it_is_ready),
+	    TEST(test_a_machine_that_cannot_renew_itself_is_of_no_use),
+	    TEST(test_ready_is_no_answer_to_renew),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -30,19 +30,27 @@ static struct {
 
 static void __attribute__((noreturn)) be_the_worker(int control)
 {
+	static const struct machine_template tmpl = {.mem_fd = -1, .state_fd = -1};
 	const struct worker_config cfg = {
 	    .seg = t.seg,
+	    .ops = machine_named("null"),
+	    .machine = {.kernel = "none",
+			.image = "none",
+			.mem_mib = 64,
+			.vcpus = 1,
+			.mem_fd = -1,
+			.tmpl = &tmpl},
+	};
+	const struct worker_place place = {
 	    .slot = 0,
 	    .control = control,
 	    .request = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
 	    .response = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK),
-	    .ops = machine_named("null"),
-	    .machine = {.kernel = "none", .image = "none", .mem_mib = 64, .vcpus = 1},
 	};
 
 	(void)close(t.sock);
 	(void)alarm(DEADLINE_S);
-	_exit(worker_run(&cfg));
+	_exit(worker_run(&cfg, &place));
 }
 
 /* The next message, within the deadline. */
@@ -81,7 +89,7 @@ it_is_ready_and_stops_when_told(void **state)
 
 	(void)state;
 	assert_int_equal(msg.kind, WORKER_READY);
-	assert_true(msg.boot_ns > 0);
+	assert_true(msg.took_ns > 0);
 	tell(WORKER_STOP);
 	assert_int_equal(worker_status(), 0);
 }
@@ -102,6 +110,24 @@ it_checks_its_guest_again_and_again(void **state)
 	tell(WORKER_CHECK);
 	tell(WORKER_CHECK);
 	assert_int_equal(heard().kind, WORKER_CHECKED);
+	assert_int_equal(heard().kind, WORKER_CHECKED);
+	tell(WORKER_STOP);
+	assert_int_equal(worker_status(), 0);
+}
+
+static void
+it_resets_its_machine_again_and_again(void **state)
+{
+	struct worker_msg msg = heard();
+
+	(void)state;
+	for (int i = 1; i <= 3; i++) {
+		tell(WORKER_RESET);
+		msg = heard();
+		assert_int_equal(msg.kind, WORKER_READY);
+		assert_int_equal(msg.pages, 1);
+	}
+	tell(WORKER_CHECK);
 	assert_int_equal(heard().kind, WORKER_CHECKED);
 	tell(WORKER_STOP);
 	assert_int_equal(worker_status(), 0);
@@ -164,9 +190,8 @@ int
 main(void)
 {
 	const struct CMUnitTest tests[] = {
-	    TEST(it_is_ready_and_stops_when_told),
-	    TEST(it_checks_its_guest_again_and_again),
-	    TEST(it_ends_with_its_supervisor),
+	    TEST(it_is_ready_and_stops_when_told),	 TEST(it_checks_its_guest_again_and_again),
+	    TEST(it_resets_its_machine_again_and_again), TEST(it_ends_with_its_supervisor),
 	    TEST(it_ends_at_what_it_does_not_know),
 	};
 

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * bench_qemu.c - tcg_spawn_vs_boot: how much sooner a software-emulated machine
+ * answers when it starts from a template than when it boots.
+ *
+ * Usage: bench_qemu KERNEL IMAGE [ROUNDS]
+ *
+ * Every time ends when the guest's agent has answered a PING. Boots and spawns
+ * take turns, so that a drifting machine slows all. A shell is a machine that
+ * has taken in its state and waits to be let run (worker/qemu_template.c);
+ * "alone" counts the start of its QEMU as well.
+ */
+#include "tests/bench/report.h"
+#include "worker/chan.h"
+#include "worker/qemu_machine.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define MEM_MIB 128
+#define DEADLINE_NS 120000000000ull
+#define SPAWNS 4 /* of each kind in a round */
+
+struct guest {
+	struct loop *loop;
+	struct machine *machine;
+	struct chan chan;
+	struct loop_op timer, tick;
+	unsigned readies, pongs, exits, captures;
+	uint64_t state_len;
+};
+
+static struct machine_template tmpl = {.mem_fd = -1, .state_fd = -1};
+static char err[256];
+
+static double
+ms_since(uint64_t start)
+{
+	return (double)(now_ns() - start) / 1e6;
+}
+
+/* --- a guest and its loop --------------------------------------------------------- */
+
+static void
+on_channel(void *owner)
+{
+	struct guest *g = owner;
+	const uint8_t *payload;
+	struct proto_hdr h;
+
+	while (chan_recv(&g->chan, &h, &payload) == 1) {
+		g->readies += h.type == PROTO_READY;
+		g->pongs += h.type == PROTO_PONG;
+		g->exits += h.type == PROTO_EXIT;
+	}
+	loop_stop(g->loop, 0);
+}
+
+static void
+on_ended(void *owner)
+{
+	struct guest *g = owner;
+
+	bench_die("the machine ended: %s", machine_qemu.end(g->machine));
+}
+
+static void
+on_captured(void *owner, int error, uint64_t state_len, const char *why)
+{
+	struct guest *g = owner;
+
+	if (error < 0)
+		bench_die("capture: %s", why);
+	g->captures++;
+	g->state_len = state_len;
+	loop_stop(g->loop, 0);
+}
+
+static void
+on_timer(struct loop_op *op, int res)
+{
+	(void)op;
+	if (res == -ETIME)
+		bench_die("the machine does not answer");
+}
+
+static void
+on_tick(struct loop_op *op, int res)
+{
+	struct guest *g = op->owner;
+
+	if (res == -ETIME)
+		loop_stop(g->loop, 0);
+}
+
+static void
+start(struct guest *g, const struct machine_config *cfg)
+{
+	const struct machine_events events = {on_channel, on_ended, on_captured, g};
+
+	memset(g, 0, sizeof(*g));
+	if (loop_new(&g->loop, 32, err, sizeof(err)) < 0 ||
+	    machine_qemu.start(&g->machine, cfg, g->loop, &events, err, sizeof(err)) < 0)
+		bench_die("%s", err);
+	chan_init(&g->chan, &machine_qemu, g->machine);
+	loop_op_init(&g->timer, on_timer, g);
+	loop_op_init(&g->tick, on_tick, g);
+	loop_timer(g->loop, &g->timer, now_ns() + DEADLINE_NS);
+}
+
+static void
+end(struct guest *g)
+{
+	loop_free(g->loop);
+	machine_qemu.free(g->machine);
+}
+
+static void
+await(struct guest *g, const unsigned *count)
+{
+	while (*count == 0)
+		(void)loop_run(g->loop);
+}
+
+static void
+send_frame(struct guest *g, uint8_t type, uint32_t stream, const void *payload, size_t len)
+{
+	const struct proto_hdr h = {.length = (uint32_t)len, .type = type, .stream = stream};
+	int broken;
+
+	chan_send(&g->chan, &h, payload);
+	(void)chan_flush(&g->chan, &broken);
+}
+
+/* --- what is measured ---------------------------------------------------------------- */
+
+static double
+ping(struct guest *g, uint64_t since)
+{
+	g->pongs = 0;
+	send_frame(g, PROTO_PING, 0, "ping", 4);
+	await(g, &g->pongs);
+	return ms_since(since);
+}
+
+/* Its first command: all that the guest runs for it is translated for the first time. */
+static double
+echo(struct guest *g)
+{
+	static const char strings[] = "echo\0hello\0\0";
+	struct proto_exec e = {.size = sizeof(e) + sizeof(strings), .argc = 2};
+	uint8_t req[sizeof(e) + sizeof(strings)];
+	uint64_t since = now_ns();
+
+	memcpy(req, &e, sizeof(e));
+	memcpy(req + sizeof(e), strings, sizeof(strings));
+	send_frame(g, PROTO_EXEC, 1, req, sizeof(req));
+	await(g, &g->exits);
+	return ms_since(since);
+}
+
+static int
+memfd(void)
+{
+	int fd = memfd_create("bench", MFD_CLOEXEC);
+
+	if (fd < 0)
+		bench_die("memfd: %m");
+	return fd;
+}
+
+/* Boot; the first one becomes the template. */
+static double
+boot(struct machine_config cfg)
+{
+	struct machine_capture to = {-1, -1, 0, 0};
+	uint64_t since;
+	struct guest g = {0};
+	double ms;
+
+	cfg.mem_fd = memfd();
+	if (ftruncate(cfg.mem_fd, (off_t)MEM_MIB << 20) < 0)
+		bench_die("memfd: %m");
+	since = now_ns();
+	start(&g, &cfg);
+	await(&g, &g.readies);
+	ms = ping(&g, since);
+	if (tmpl.mem_fd < 0) {
+		to.state_fd = memfd();
+		if (machine_qemu.capture(g.machine, &to, err, sizeof(err)) < 0)
+			bench_die("capture: %s", err);
+		await(&g, &g.captures);
+		tmpl = (struct machine_template){cfg.mem_fd, to.state_fd, 0, 0, g.state_len};
+	} else {
+		(void)close(cfg.mem_fd);
+	}
+	end(&g);
+	return ms;
+}
+
+/* Nothing tells the owner that a shell has taken in its state: look every millisecond. */
+static void
+settle(struct guest *g)
+{
+	while (g->machine->stage != QEMU_PREPARED) {
+		loop_timer(g->loop, &g->tick, now_ns() + 1000000);
+		(void)loop_run(g->loop);
+	}
+}
+
+static void
+load(struct guest *g)
+{
+	uint64_t dirty;
+
+	if (machine_qemu.load(g->machine, &dirty, err, sizeof(err)) < 0)
+		bench_die("load: %s", err);
+}
+
+static void
+round_of_spawns(const struct machine_config *cfg, struct samples *shell, struct samples *alone,
+		struct samples *first)
+{
+	uint64_t since;
+	struct guest g = {0};
+
+	for (int i = 0; i < SPAWNS; i++) {
+		start(&g, cfg);
+		settle(&g);
+		since = now_ns();
+		load(&g);
+		samples_add(shell, ping(&g, since));
+		samples_add(first, echo(&g));
+		end(&g);
+		since = now_ns();
+		start(&g, cfg);
+		load(&g);
+		samples_add(alone, ping(&g, since));
+		end(&g);
+	}
+}
+
+int
+main(int argc, char **argv)
+{
+	struct samples boots = {0}, shell = {0}, alone = {0}, first = {0};
+	int rounds = argc == 4 ? atoi(argv[3]) : 5;
+	struct machine_config cfg;
+	double b, s;
+
+	if (argc < 3 || rounds < 1)
+		bench_die("usage: bench_qemu KERNEL IMAGE [ROUNDS]");
+	for (int i = 0; i < rounds; i++) {
+		cfg = (struct machine_config){argv[1], argv[2], MEM_MIB, 1, -1, NULL};
+		samples_add(&boots, boot(cfg));
+		cfg.tmpl = &tmpl;
+		round_of_spawns(&cfg, &shell, &alone, &first);
+	}
+	b = samples_percentile(&boots, 50);
+	s = samples_percentile(&shell, 50);
+	(void)printf("  boot %.0f ms; spawn from a shell %.0f ms, alone %.0f ms (%.1f x); "
+		     "then its first echo %.0f ms\n",
+		     b, s, samples_percentile(&alone, 50), b / samples_percentile(&alone, 50),
+		     samples_percentile(&first, 50));
+	return report(&(struct figure){
+		   .name = "tcg_spawn_vs_boot",
+		   .accel = "tcg",
+		   .unit = "x",
+		   .value = b / s,
+		   .goal = 15,
+		   .p50 = b / s,
+		   .p99 = b / samples_percentile(&shell, 99),
+		   .n = shell.n,
+	       }) == 0
+		   ? 0
+		   : 1;
+}
