@@ -196,7 +196,8 @@ scribble(struct peer *p, unsigned kib)
 		char strings[128];
 	} frame = {.h = {.type = PROTO_EXEC, .stream = 1}, .e = {.argc = 3}};
 	int n = snprintf(frame.strings, sizeof(frame.strings),
-			 "sh%c-c%chead -c %uk /dev/zero >/tmp/scribble%c%c", 0, 0, kib, 0, 0);
+			 "sh%c-c%cdd if=/dev/zero of=/tmp/scribble bs=64k count=%u 2>/dev/null%c%c",
+			 0, 0, kib / 64, 0, 0);
 
 	frame.e.size = (uint32_t)(sizeof(frame.e) + (size_t)n + 1);
 	frame.h.length = frame.e.size;
