@@ -5,6 +5,7 @@
 #include "worker/chan.h"
 
 #include <string.h>
+#include <sys/random.h>
 
 void
 chan_init(struct chan *chan, const struct machine_ops *ops, struct machine *machine)
@@ -91,4 +92,16 @@ chan_flush(struct chan *chan, int *err)
 	}
 	chan->out_off = chan->out_len = 0;
 	return moved;
+}
+
+int
+chan_renewal(struct proto_renew *renew)
+{
+	struct timespec now;
+
+	if (getrandom(renew, sizeof(*renew), 0) != (ssize_t)sizeof(*renew))
+		return -errno;
+	AZ(clock_gettime(CLOCK_REALTIME, &now));
+	renew->wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	return 0;
 }

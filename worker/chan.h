@@ -35,4 +35,8 @@ void chan_send(struct chan *chan, const struct proto_hdr *hdr, const void *paylo
 /* Give the guest what waits: true if some of it moved; *err is 0 or -EPROTO. */
 bool chan_flush(struct chan *chan, int *err);
 
+/* Fill in what makes a machine one of its own (RENEW): random bytes, and the time. 0 or
+ * -errno. */
+int chan_renewal(struct proto_renew *renew) must_check;
+
 #endif

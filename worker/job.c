@@ -11,7 +11,6 @@
 
 #include <limits.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define JOB_MAGIC 0x0a0b1e55u
 #define JOB_BATCH 32		  /* frames moved each way before the loop looks around */
@@ -441,17 +440,15 @@ job_renew(struct job *job)
 {
 	const struct proto_hdr hdr = {.length = sizeof(struct proto_renew), .type = PROTO_RENEW};
 	struct proto_renew renew;
-	struct timespec now;
+	int r = chan_renewal(&renew);
 
 	CHECK_OBJ(job, JOB_MAGIC);
 	job->renewing = true;
 	job->ready = false;
-	if (getrandom(&renew, sizeof(renew), 0) != (ssize_t)sizeof(renew)) {
-		job_fail(job, "no random bytes for the guest: %s", strerror(errno));
+	if (r < 0) {
+		job_fail(job, "no random bytes for the guest: %s", strerror(-r));
 		return;
 	}
-	AZ(clock_gettime(CLOCK_REALTIME, &now));
-	renew.wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 	chan_send(&job->chan, &hdr, &renew);
 }
 

@@ -8,10 +8,9 @@
  * guest touched.
  */
 #include "worker/rehearse.h"
-#include "kvm/proto.h"
+#include "worker/chan.h"
 #include <poll.h>
 #include <string.h>
-#include <sys/random.h>
 
 #define TRIALS 8u
 
@@ -99,13 +98,12 @@ converse(struct vm *vm, char *err, size_t errlen)
 	    .ping_hdr = {.type = PROTO_PING},
 	};
 	uint64_t deadline = now_ns() + REHEARSE_MS * 1000000ull;
-	struct timespec wall;
-	int r;
+	struct proto_renew renew;
+	int r = chan_renewal(&renew);
 
-	if (getrandom(&out.renew, sizeof(out.renew), 0) != sizeof(out.renew))
-		return fail(errno, err, errlen, "getrandom: %s", strerror(errno));
-	(void)clock_gettime(CLOCK_REALTIME, &wall);
-	out.renew.wall_ns = (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec;
+	if (r < 0)
+		return fail(-r, err, errlen, "getrandom: %s", strerror(-r));
+	out.renew = renew;
 	r = send_all(vm, &out, sizeof(out), deadline, err, errlen);
 	return r == 0 ? await_pong(vm, deadline, err, errlen) : r;
 }
