@@ -18,7 +18,7 @@
 
 #include <cmocka.h>
 
-#define MEM_MIB 64u
+#define MEM_MIB 128u
 #define END_MS 30000
 #define RESETS 1000
 #define MUTATIONS 25 /* test_kvm_state.c has thousands, without KVM */
@@ -94,6 +94,23 @@ state_of(struct guest *g)
 	return s;
 }
 
+static void
+compare_msr(const struct kvm_msr_entry *have, const struct kvm_msr_entry *want)
+{
+	uint64_t kept = UINT64_MAX;
+
+	/* The deadline timer is allowed to have fired: it is due by now. */
+	if (want->index == 0x6e0)
+		return;
+	/* KVM keeps half of SYSENTER_ESP and _EIP for a guest on an AMD processor (svm_set_msr
+	 * in arch/x86/kvm/svm/svm.c), where 64-bit code cannot execute SYSENTER anyway. */
+	if ((want->index == 0x175 || want->index == 0x176) && have->data >> 32 == 0)
+		kept = UINT32_MAX;
+	if (have->index != want->index || (have->data & kept) != (want->data & kept))
+		fail_msg("MSR %#x is %#llx, in the template MSR %#x is %#llx", have->index,
+			 have->data, want->index, want->data);
+}
+
 /* After a load and before it runs, all of the machine is the template's. */
 static void
 load_and_compare(struct guest *g, const struct vm_template *t)
@@ -122,10 +139,7 @@ load_and_compare(struct guest *g, const struct vm_template *t)
 				    sizeof(want->vcpu[i].debug));
 		assert_int_equal(s->vcpu[i].msr_n, want->vcpu[i].msr_n);
 		for (uint32_t j = 0; j < want->vcpu[i].msr_n; j++)
-			/* the deadline timer is allowed to have fired: it is due by now */
-			if (want->vcpu[i].msr[j].index != 0x6e0)
-				assert_memory_equal(&s->vcpu[i].msr[j], &want->vcpu[i].msr[j],
-						    sizeof(want->vcpu[i].msr[j]));
+			compare_msr(&s->vcpu[i].msr[j], &want->vcpu[i].msr[j]);
 	}
 	assert_memory_equal(&s->chip.ioapic, &want->chip.ioapic, sizeof(want->chip.ioapic));
 	assert_memory_equal(s->chip.pic, want->chip.pic, sizeof(want->chip.pic));
