@@ -188,6 +188,17 @@ cpuid_for_vcpu(struct cpuid *c, uint32_t id, uint32_t vcpus, bool tsc_deadline)
 		add_topology(c, id, vcpus);
 }
 
+int
+cpuid_of_vcpu(int kvm_fd, struct cpuid *c, uint32_t id, uint32_t vcpus, char *err, size_t errlen)
+{
+	int r = cpuid_supported(kvm_fd, c, err, errlen);
+
+	if (r == 0)
+		cpuid_for_vcpu(c, id, vcpus,
+			       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
+	return r;
+}
+
 uint64_t
 cpuid_xcr0(const struct cpuid *c)
 {

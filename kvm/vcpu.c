@@ -84,11 +84,9 @@ vcpu_set_cpuid(struct vcpu *v, int kvm_fd, uint32_t vcpus, uint64_t *hash, char 
 	int r;
 
 	CHECK_OBJ(v, VCPU_MAGIC);
-	r = cpuid_supported(kvm_fd, &c, err, errlen);
+	r = cpuid_of_vcpu(kvm_fd, &c, v->id, vcpus, err, errlen);
 	if (r < 0)
 		return r;
-	cpuid_for_vcpu(&c, v->id, vcpus,
-		       ioctl(kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_TSC_DEADLINE_TIMER) > 0);
 	if (ioctl(v->fd, KVM_SET_CPUID2, &c) < 0)
 		return fail(errno, err, errlen, "KVM_SET_CPUID2: %s", strerror(errno));
 	*hash = cpuid_hash(&c, *hash);

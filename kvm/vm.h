@@ -71,6 +71,11 @@ int vm_new(struct vm **out, const struct vm_config *cfg, char *err, size_t errle
 int vm_check(const struct vm_config *cfg, char *err, size_t errlen)
     __attribute__((warn_unused_result));
 
+/* A hash of the processor features that a machine of so many vCPUs would have here: a
+ * state can be loaded where it is the same. kvm_fd as in vm_config. 0 or -errno with err. */
+int vm_features(int kvm_fd, uint32_t vcpus, uint64_t *hash, char *err, size_t errlen)
+    __attribute__((warn_unused_result));
+
 /* Start the vCPU threads of a machine that boots. 0 or -errno with err. */
 int vm_start(struct vm *vm, char *err, size_t errlen) __attribute__((warn_unused_result));
 

@@ -5,6 +5,7 @@
  */
 #include "kvm/acpi.h"
 #include "kvm/boot.h"
+#include "kvm/cpuid.h"
 #include "kvm/map.h"
 #include "kvm/vm_impl.h"
 #include <fcntl.h>
@@ -194,7 +195,7 @@ add_vcpus(struct vm *vm)
 {
 	int r = 0;
 
-	vm->id.cpuid = 0xcbf29ce484222325u; /* where FNV-1a starts */
+	vm->id.cpuid = CPUID_HASH_START;
 	for (uint32_t i = 0; i < vm->vcpus && r == 0; i++) {
 		r = vcpu_init(&vm->vcpu[i], vm->kvm_fd, vm->vm_fd, i, &vm->bus, vm_ended, vm,
 			      vm->err, vm->errlen);

@@ -86,9 +86,8 @@ connect_error(int err, const char *name, const char *path)
 	}
 }
 
-/* Connect to the pool's socket; every exchange on it is bounded. */
-static int
-sock_connect(const char *name, int *out)
+int
+client_connect(const char *name, int *out)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	struct timeval limit = {.tv_sec = CLIENT_SOCK_MS / 1000};
@@ -118,21 +117,16 @@ refusal(int32_t error)
 	switch (error) {
 	case -EMEDIUMTYPE: return VMPOOL_ELAYOUT;
 	case -ESHUTDOWN: return VMPOOL_EDRAINING;
+	case -ESTALE: return VMPOOL_ERELEASED;
 	default: return error < 0 && error > -4096 ? error : -EPROTO;
 	}
 }
 
-/* One request and its reply, of this kind; the line of a failure goes to pool. */
-static int
-sock_exchange(const struct vmpool *pool, int sock, const struct ctl_request *req, uint32_t kind,
-	      struct ctl_reply *reply, int *fds, unsigned nfds)
+int
+client_reply(const struct vmpool *pool, int r, const struct ctl_reply *reply, uint32_t kind)
 {
 	char text[CTL_TEXT];
-	int r;
 
-	r = ctl_send(sock, req, sizeof(*req), NULL, 0);
-	if (r == 0)
-		r = ctl_recv(sock, reply, sizeof(*reply), fds, nfds);
 	if (r == -EAGAIN)
 		return client_fail(pool, VMPOOL_ETIMEDOUT,
 				   "the pool's supervisor has not answered for %d s",
@@ -149,6 +143,18 @@ sock_exchange(const struct vmpool *pool, int sock, const struct ctl_request *req
 		return client_fail(pool, refusal(reply->error), "the pool refused: %s", text);
 	}
 	return 0;
+}
+
+/* One request and its reply, of this kind; the line of a failure goes to pool. */
+static int
+sock_exchange(const struct vmpool *pool, int sock, const struct ctl_request *req, uint32_t kind,
+	      struct ctl_reply *reply, int *fds, unsigned nfds)
+{
+	int r = ctl_send(sock, req, sizeof(*req), NULL, 0);
+
+	if (r == 0)
+		r = ctl_recv(sock, reply, sizeof(*reply), fds, nfds);
+	return client_reply(pool, r, reply, kind);
 }
 
 /* --- attaching -------------------------------------------------------------------- */
@@ -244,12 +250,13 @@ attach(struct vmpool **out, const char *name, bool read_only)
 	*out = NULL;
 	r = pool_alloc(&pool);
 	if (r == 0)
-		r = sock_connect(pool_name(name), &pool->sock);
+		r = client_connect(pool_name(name), &pool->sock);
 	if (r == 0)
 		r = sock_exchange(NULL, pool->sock, &req, CTL_ATTACHED, &reply, fds,
 				  read_only ? 1 : 2);
 	if (r < 0)
 		return r;
+	(void)snprintf(pool->name, sizeof(pool->name), "%s", pool_name(name));
 	pool->read_only = read_only;
 	pool->kick_fd = fds[1];
 	pool->client = reply.client;
@@ -364,7 +371,7 @@ vmpool_stop(const char *name, uint32_t drain_ms, int64_t timeout_ms)
 	struct ctl_reply reply;
 	int r;
 
-	r = sock_connect(pool_name(name), &sock);
+	r = client_connect(pool_name(name), &sock);
 	if (r == 0)
 		r = sock_exchange(NULL, sock, &req, CTL_OK, &reply, NULL, 0);
 	if (r < 0)

@@ -10,6 +10,7 @@
  *   client_outq.c   ... its output that has not been fetched
  *   client_proc.c   ... and the handle that the caller has of it
  *   client_exec.c   requests, collected commands, pings
+ *   client_copy.c   snapshots and forks
  *   client_info.c   statistics and lists
  *
  * Locks, in this order: pool->lock guards the lists of VMs; pool->sock_lock the
@@ -24,6 +25,7 @@
 #define VMPOOL_CLIENT_H
 
 #include "kvm/proto.h"
+#include "shm/ctl.h"
 #include "shm/lease.h"
 #include "shm/lock.h"
 #include "shm/ring.h"
@@ -50,6 +52,7 @@ struct bells {
 struct vmpool {
 	unsigned magic;
 	bool read_only;
+	char name[64];
 	struct seg *seg;
 	uint32_t client;
 	uint64_t generation;
@@ -145,6 +148,12 @@ void client_printable(char *dst, size_t len, const void *src, size_t n);
  * a monitor's handle. */
 int client_enter(const struct vmpool *pool, bool writes) must_check;
 bool client_forked(const struct vmpool *pool);
+/* Connect to the pool's socket; every exchange on it is bounded. */
+int client_connect(const char *name, int *out) must_check;
+/* r: the result of receiving reply, which should be of this kind. 0, or the error that it
+ * stands for, whose line goes to pool. */
+int client_reply(const struct vmpool *pool, int r, const struct ctl_reply *reply,
+		 uint32_t kind) must_check;
 /* The doorbells of a slot, from the cache or the supervisor. */
 int client_bells(struct vmpool *pool, uint32_t slot, struct bells *out) must_check;
 /* CLOCK_MONOTONIC deadline; < 0: LOCK_FOREVER. */
@@ -155,6 +164,8 @@ uint64_t client_deadline_from(uint64_t now, int64_t timeout_ms);
 
 /* A lease as vmpool_acquire gets it, with lease.h's errors. */
 int client_acquire(const struct vmpool *pool, int64_t timeout_ms, struct lease *out) must_check;
+/* A handle of a lease that was got in another way; NULL: out of memory. */
+struct vmpool_vm *client_vm(struct vmpool *pool, const struct lease *lease);
 /* No other thread uses the pool any more: end every lease; free the handles, with a
  * lease or not. */
 void client_release_all(struct vmpool *pool);

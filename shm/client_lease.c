@@ -122,6 +122,25 @@ client_free_vms(struct vmpool *pool)
 	}
 }
 
+static struct vmpool_vm *
+vm_lent(struct vmpool_vm *vm)
+{
+	vm->magic = CLIENT_VM_MAGIC;
+	vm->shm = &vm->pool->seg->chan[vm->lease.slot];
+	return vm;
+}
+
+struct vmpool_vm *
+client_vm(struct vmpool *pool, const struct lease *lease)
+{
+	struct vmpool_vm *vm = vm_get(pool);
+
+	if (vm == NULL)
+		return NULL;
+	vm->lease = *lease;
+	return vm_lent(vm);
+}
+
 /* --- what callers do ------------------------------------------------------------------ */
 
 int
@@ -156,9 +175,7 @@ vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, stru
 		vm_put(vm);
 		return lease_fail(pool, r, timeout_ms);
 	}
-	vm->magic = CLIENT_VM_MAGIC;
-	vm->shm = &pool->seg->chan[vm->lease.slot];
-	*out = vm;
+	*out = vm_lent(vm);
 	return 0;
 }
 

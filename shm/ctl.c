@@ -10,8 +10,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#define CTL_FDS 4
-
 int
 ctl_send(int sock, const void *msg, size_t len, const int *fds, unsigned nfds)
 {

@@ -71,6 +71,16 @@ int sup_set_worker(struct seg *seg, uint32_t slot, uint32_t pid) must_check;
  * idle VM goes to RESETTING: look at the slots afterwards. */
 int sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns) must_check;
 
+/* STARTING -> IN_USE of this client, for a VM that was made for it alone: a copy of
+ * one that somebody has used, never to be idle. Counts as sup_ready, and as a miss.
+ * *word: the lease. -ESRCH: there is no such client. */
+int sup_lend(struct seg *seg, uint32_t slot, uint32_t client, uint64_t boot_ns,
+	     uint64_t *word) must_check;
+
+/* The VM of the lease of this generation is reached by another way than its request
+ * ring: however little that says, it was touched. -ESTALE: the lease has ended. */
+int sup_touch(struct seg *seg, uint32_t slot, uint64_t generation) must_check;
+
 /* The same for a VM that was put back to the template after a lease (RESETTING).
  * Counts recycle_count, reset_count, reset_ns and the memory pages it had written. */
 int sup_reset_done(struct seg *seg, uint32_t slot, uint64_t pages) must_check;

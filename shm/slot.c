@@ -13,7 +13,8 @@ static const uint8_t legal[SLOT_STATES][SLOT_STATES] = {
     [SLOT_STARTING] =
 	{
 	    [SLOT_IDLE] = ACTOR_SUPERVISOR,
-	    [SLOT_IN_USE] = ACTOR_SUPERVISOR, /* ready, and given to the first waiter */
+	    /* ready, and given to the first waiter, or to whom it was made for */
+	    [SLOT_IN_USE] = ACTOR_SUPERVISOR,
 	    [SLOT_EMPTY] = ACTOR_SUPERVISOR,
 	},
     [SLOT_IDLE] =

@@ -112,6 +112,21 @@ int vmpool_release(struct vmpool_vm *vm);
 /* The VM's slot number in the pool, as `vmpool list` shows it. */
 unsigned vmpool_slot(const struct vmpool_vm *vm);
 
+/* Write the VM as it stands into a snapshot file, of which vmpoold --snapshot makes
+ * pools: its files, its running processes, its memory. The VM must be quiescent: no command of
+ * vmpool_spawn or vmpool_exec runs in it (else -EBUSY; what such a command has left running
+ * in the background goes into the snapshot); it stands still meanwhile, and runs on
+ * afterwards. path is replaced in one step, once the file is complete and on disk; it is readable
+ * by its owner only. Waits at most timeout_ms (< 0: for ever), then VMPOOL_ETIMEDOUT; no file is
+ * left behind by a failure. Errors besides: the lease's, and -errno of the file (-ENOSPC, ...). */
+int vmpool_snapshot(struct vmpool_vm *vm, const char *path, int64_t timeout_ms);
+
+/* Borrow another VM that goes on from a copy of this one's present state (which must be
+ * quiescent, as for vmpool_snapshot), with entropy, ids and clock of its own. *out is a lease
+ * like any other, given back by vmpool_release; the VM ends then. timeout_ms as above.
+ * VMPOOL_ECAPACITY: the pool has max-total VMs. */
+int vmpool_fork(struct vmpool_vm *vm, int64_t timeout_ms, struct vmpool_vm **out);
+
 /* Keep count VMs idle (at most max-idle) until the target is lowered: start
  * what is missing. Returns the number of VMs inserted meanwhile
  * (0..count) once count are idle, or fewer when timeout_ms (as in acquire opts)

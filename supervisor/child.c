@@ -16,15 +16,17 @@
 #include "shm/ctl.h"
 
 #define CHILDREN_MAGIC 0x3d8e51c7u
-#define SPAWN_LIMIT_NS 10000000000ull /* for the fork server's answer */
-#define START_LIMIT_NS 90000000000ull /* the worker's own boot deadline is shorter */
-#define CHECK_LIMIT_NS 15000000000ull /* the worker's own deadline is shorter */
-#define END_LIMIT_NS 1000000000ull    /* from a closed socket to the end */
+#define SPAWN_LIMIT_NS 10000000000ull	 /* for the fork server's answer */
+#define START_LIMIT_NS 90000000000ull	 /* the worker's own boot deadline is shorter */
+#define CHECK_LIMIT_NS 15000000000ull	 /* the worker's own deadline is shorter */
+#define CAPTURE_LIMIT_NS 300000000000ull /* to the end of the disk's work */
+#define END_LIMIT_NS 1000000000ull	 /* from a closed socket to the end */
 
 struct child {
 	struct children *table;
 	enum child_state state;
 	bool killed, was_ready, checking;
+	bool takes_files; /* CAPTURING into files of the worker's */
 	pid_t pid;
 	int pidfd, sock;
 	uint64_t generation;
@@ -113,44 +115,74 @@ child_answered(struct child *c)
 	child_set_state(c, CHILD_READY);
 }
 
+/* Its VM was captured, or not; takes the files. */
 static int
-child_message(struct child *c)
+child_captured(struct child *c, const struct worker_msg *msg, int fds[2])
 {
 	struct children *table = c->table;
-	struct worker_msg msg;
-	int r;
+	char line[256];
 
-	r = ctl_recv(c->sock, &msg, sizeof(msg), NULL, 0);
-	if (r < 0)
-		return r;
-	if (msg.magic != CTL_MAGIC || msg.zero != 0)
+	if (c->state != CHILD_CAPTURING || msg->error > 0 ||
+	    (msg->error == 0 && c->takes_files) != (fds[1] >= 0))
 		return -EPROTO;
-	msg.text[sizeof(msg.text) - 1] = '\0';
-	if (msg.kind == WORKER_READY && c->state == CHILD_STARTING) {
+	child_line(line, sizeof(line), msg->text);
+	child_answered(c);
+	table->ops.captured(table->ops.arg, child_slot(c), msg->error, line, &msg->tmpl, fds);
+	fds[0] = fds[1] = -1;
+	return 0;
+}
+
+static int
+child_said(struct child *c, const struct worker_msg *msg)
+{
+	struct children *table = c->table;
+
+	if (msg->kind == WORKER_READY && c->state == CHILD_STARTING) {
 		c->was_ready = true;
 		c->deadline_ns = 0;
 		child_set_state(c, CHILD_READY);
-		table->ops.ready(table->ops.arg, child_slot(c), msg.took_ns);
+		table->ops.ready(table->ops.arg, child_slot(c), msg->took_ns);
 		return 0;
 	}
-	if (msg.kind == WORKER_READY && c->state == CHILD_RESETTING) {
+	if (msg->kind == WORKER_READY && c->state == CHILD_RESETTING) {
 		child_answered(c);
-		table->ops.reset(table->ops.arg, child_slot(c), msg.pages);
+		table->ops.reset(table->ops.arg, child_slot(c), msg->pages);
 		return 0;
 	}
-	if (msg.kind == WORKER_CHECKED && c->state == CHILD_CHECKING && msg.error <= 0) {
+	if (msg->kind == WORKER_CHECKED && c->state == CHILD_CHECKING && msg->error <= 0) {
 		child_answered(c);
-		table->ops.checked(table->ops.arg, child_slot(c), msg.error);
+		table->ops.checked(table->ops.arg, child_slot(c), msg->error);
 		return 0;
 	}
-	if (msg.kind != WORKER_FAILED || msg.error >= 0)
+	if (msg->kind != WORKER_FAILED || msg->error >= 0)
 		return -EPROTO;
 	if (c->error == 0 && !c->killed) {
-		c->error = msg.error;
-		child_line(c->why, sizeof(c->why), msg.text);
-		table->ops.failed(table->ops.arg, child_slot(c), msg.text);
+		c->error = msg->error;
+		child_line(c->why, sizeof(c->why), msg->text);
+		table->ops.failed(table->ops.arg, child_slot(c), msg->text);
 	}
 	return 0;
+}
+
+static int
+child_message(struct child *c)
+{
+	struct worker_msg msg;
+	int fds[2], r;
+
+	r = ctl_recv(c->sock, &msg, sizeof(msg), fds, 2);
+	if (r < 0)
+		return r;
+	msg.text[sizeof(msg.text) - 1] = '\0';
+	if (msg.magic != CTL_MAGIC || msg.zero != 0)
+		r = -EPROTO;
+	else if (msg.kind == WORKER_CAPTURED)
+		r = child_captured(c, &msg, fds);
+	else
+		r = fds[0] >= 0 ? -EPROTO : child_said(c, &msg);
+	closep(&fds[0]);
+	closep(&fds[1]);
+	return r;
 }
 
 static void
@@ -334,32 +366,47 @@ children_ended(struct children *table, const siginfo_t *si)
 
 /* READY -> state: tell it, and expect its answer within the limit. */
 static void
-child_tell(struct child *c, enum worker_kind kind, enum child_state state, uint64_t limit_ns)
+child_tell(struct child *c, struct worker_msg *msg, int file, enum child_state state,
+	   uint64_t limit_ns)
 {
-	const struct worker_msg msg = {.magic = CTL_MAGIC, .kind = kind};
-
 	AN(c->state == CHILD_READY);
+	msg->magic = CTL_MAGIC;
 	child_set_state(c, state);
 	c->deadline_ns = now_ns() + limit_ns;
-	if (ctl_send(c->sock, &msg, sizeof(msg), NULL, 0) < 0)
+	if (ctl_send(c->sock, msg, sizeof(*msg), &file, file >= 0) < 0)
 		child_kill(c->table, child_slot(c), "its worker cannot be told anything");
 }
 
 void
 child_check(struct children *table, uint32_t slot)
 {
+	struct worker_msg msg = {.kind = WORKER_CHECK};
+
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	AN(slot < table->nslots);
 	table->child[slot].checking = true;
-	child_tell(&table->child[slot], WORKER_CHECK, CHILD_CHECKING, CHECK_LIMIT_NS);
+	child_tell(&table->child[slot], &msg, -1, CHILD_CHECKING, CHECK_LIMIT_NS);
 }
 
 void
 child_reset(struct children *table, uint32_t slot)
 {
+	struct worker_msg msg = {.kind = WORKER_RESET};
+
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	AN(slot < table->nslots);
-	child_tell(&table->child[slot], WORKER_RESET, CHILD_RESETTING, START_LIMIT_NS);
+	child_tell(&table->child[slot], &msg, -1, CHILD_RESETTING, START_LIMIT_NS);
+}
+
+void
+child_capture(struct children *table, uint32_t slot, uint64_t lease, int file)
+{
+	struct worker_msg msg = {.kind = WORKER_CAPTURE, .lease = lease};
+
+	CHECK_OBJ(table, CHILDREN_MAGIC);
+	AN(slot < table->nslots);
+	table->child[slot].takes_files = file < 0;
+	child_tell(&table->child[slot], &msg, file, CHILD_CAPTURING, CAPTURE_LIMIT_NS);
 }
 
 void
@@ -390,6 +437,7 @@ child_overdue(enum child_state state)
 	case CHILD_STARTING: return "no sign of life in 90 s";
 	case CHILD_RESETTING: return "not reset in 90 s";
 	case CHILD_CHECKING: return "no answer to a health check in 15 s";
+	case CHILD_CAPTURING: return "not copied in 300 s";
 	default: return "its worker closed its socket";
 	}
 }

@@ -2,7 +2,8 @@
  *
  * child.h - the workers: a fixed table, one entry per slot.
  *
- *   NONE -> SPAWNING -> STARTING -> READY <-> CHECKING, RESETTING;  READY -> ENDING -> NONE
+ *   NONE -> SPAWNING -> STARTING -> READY <-> CHECKING, RESETTING, CAPTURING;
+ *                                    READY -> ENDING -> NONE
  *            asked of    booting     serves   killed, or its socket closed;
  *            the fork                         not reaped yet
  *            server
@@ -17,6 +18,7 @@
 #include <signal.h>
 #include <sys/types.h>
 
+#include "shm/ctl.h"
 #include "supervisor/evloop.h"
 
 enum child_state {
@@ -26,6 +28,7 @@ enum child_state {
 	CHILD_READY,
 	CHILD_CHECKING,	 /* told to check its guest's health */
 	CHILD_RESETTING, /* told to put its VM back to the template */
+	CHILD_CAPTURING, /* told to copy its VM */
 	CHILD_ENDING,
 	CHILD_STATES,
 };
@@ -47,6 +50,10 @@ struct child_ops {
 	void (*reset)(void *arg, uint32_t slot, uint64_t pages);
 	/* The end of a child_check: 0, or -errno. READY again. */
 	void (*checked)(void *arg, uint32_t slot, int error);
+	/* The end of a child_capture: 0 and, for a template, its two files (the callee's to
+	 * close); or -errno. text: one line of how, or why. READY again. */
+	void (*captured)(void *arg, uint32_t slot, int error, const char *text,
+			 const struct ctl_template *tmpl, int fds[2]);
 	/* FAILED's text: one line, then console lines. The end follows. */
 	void (*failed)(void *arg, uint32_t slot, const char *text);
 	/* Reaped; the entry is NONE again. */
@@ -84,6 +91,10 @@ bool children_ended(struct children *table, const siginfo_t *si);
 void child_check(struct children *table, uint32_t slot);
 /* READY -> RESETTING: put the VM back to the template; reset() or gone() follows. */
 void child_reset(struct children *table, uint32_t slot);
+
+/* READY -> CAPTURING: write the VM of this lease into the file, or (-1) into files of its
+ * own; captured() or gone() follows, by a deadline. */
+void child_capture(struct children *table, uint32_t slot, uint64_t lease, int file);
 
 /* End it, with SIGKILL; why goes into its child_end. Nothing if NONE or ENDING. */
 void child_kill(struct children *table, uint32_t slot, const char *why);

@@ -56,13 +56,14 @@ static const struct option_row rows[] = {
 	{"accel", "WHICH", OPT_CHOICE, 0, FIELD(accel), 0, 0, ACCELS, "what runs the VMs"},
 	{"recycle", "HOW", OPT_CHOICE, LIVE, FIELD(recycle), 0, 0, "reset|discard", "what becomes of a used VM"},
 	{"warmup", "COMMAND", OPT_STRING, 0, FIELD(warmup), 0, 0, NULL, "run COMMAND (/bin/sh -c) in the guest once, before VMs are made of it"},
+	{"snapshot", "FILE", OPT_STRING, 0, FIELD(snapshot), 0, 0, NULL, "make VMs of this snapshot (vmpool snapshot) instead of booting one"},
 	{"daemonize", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 1, 0, NULL, "return when the pool is ready; log to syslog"},
 	{"foreground", NULL, OPT_FLAG, CLI_ONLY, FIELD(daemonize), 0, 0, NULL, "stay in the foreground; log to stderr (default)"},
 	{"help", NULL, OPT_FLAG, CLI_ONLY, FIELD(help), 1, 0, NULL, "print this"},
 };
 /* clang-format on */
 #define NROWS ARRAY_SIZE(rows)
-enum { ROW_CONFIG = 0, ROW_MAX_IDLE = 3 };
+enum { ROW_CONFIG = 0, ROW_MAX_IDLE = 3, ROW_MEMORY = 7, ROW_VCPUS = 8 };
 
 static const struct config config_defaults = {
     .name = "default",
@@ -303,6 +304,10 @@ config_check(const struct config *cfg, char *err, size_t errlen)
 	if (cfg->max_idle > cfg->max_total)
 		return fail(EINVAL, err, errlen, "max-idle %u is greater than max-total %u",
 			    cfg->max_idle, cfg->max_total);
+	if (cfg->snapshot[0] != '\0' && cfg->warmup[0] != '\0')
+		return fail(EINVAL, err, errlen,
+			    "warmup and snapshot exclude each other: take the snapshot of a VM "
+			    "that is warm");
 	return 0;
 }
 
@@ -341,6 +346,8 @@ config_load(struct config *cfg, int argc, char **argv, char *err, size_t errlen)
 	/* A small total alone is no contradiction to a max-idle nobody asked for. */
 	if (!(seen & 1u << ROW_MAX_IDLE))
 		cfg->max_idle = MIN(cfg->max_idle, cfg->max_total);
+	cfg->memory_given = (seen & 1u << ROW_MEMORY) != 0;
+	cfg->vcpus_given = (seen & 1u << ROW_VCPUS) != 0;
 	return config_check(cfg, err, errlen);
 }
 

@@ -21,6 +21,8 @@ struct config {
 	char accel[8];				/* "auto", "kvm", "tcg" */
 	char recycle[8];			/* "reset", "discard" */
 	char warmup[4096];			/* "" = none */
+	char snapshot[PATH_MAX];		/* "" = boot a guest */
+	bool memory_given, vcpus_given;		/* not the defaults */
 	bool daemonize, help;
 };
 

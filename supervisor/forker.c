@@ -43,6 +43,7 @@ static int
 forker_exec(struct forker *fk, int theirs)
 {
 	char control[48], segment[48], parent[48], accel[48], memory[48], vcpus[48], lock[48];
+	char snapshot[48];
 	char kernel[PATH_MAX + 16], image[PATH_MAX + 16], files[2 * PATH_MAX + 16];
 	char warmup[sizeof(fk->cfg->warmup) + 16];
 	const char *argv[] = {fk->parts->worker,
@@ -57,27 +58,30 @@ forker_exec(struct forker *fk, int theirs)
 			      image,
 			      files,
 			      lock,
-			      fk->cfg->warmup[0] != '\0' ? warmup : NULL,
+			      fk->parts->snapshot_fd >= 0  ? snapshot
+			      : fk->cfg->warmup[0] != '\0' ? warmup
+							   : NULL,
 			      NULL};
 	struct launch what = {
 	    .argv = argv,
 	    .out = -1,
 	    .err = fk->err.write_fd,
 	    .quiet = fk->cfg->daemonize,
-	    .keep = {theirs, fk->segment_fd, fk->dir->lock_fd},
-	    .nkeep = 3,
+	    .keep = {theirs, fk->segment_fd, fk->dir->lock_fd, fk->parts->snapshot_fd},
+	    .nkeep = fk->parts->snapshot_fd >= 0 ? 4 : 3,
 	};
 
 	(void)snprintf(control, sizeof(control), "--control-fd=%d", theirs);
 	(void)snprintf(segment, sizeof(segment), "--segment-fd=%d", fk->segment_fd);
 	(void)snprintf(parent, sizeof(parent), "--supervisor-pid=%d", (int)getpid());
 	(void)snprintf(accel, sizeof(accel), "--accel=%s", fk->parts->accel);
-	(void)snprintf(memory, sizeof(memory), "--memory=%u", fk->cfg->memory_mib);
-	(void)snprintf(vcpus, sizeof(vcpus), "--vcpus=%u", fk->cfg->vcpus);
+	(void)snprintf(memory, sizeof(memory), "--memory=%u", fk->parts->memory_mib);
+	(void)snprintf(vcpus, sizeof(vcpus), "--vcpus=%u", fk->parts->vcpus);
 	(void)snprintf(kernel, sizeof(kernel), "--kernel=%s", fk->parts->kernel);
 	(void)snprintf(image, sizeof(image), "--image=%s", fk->parts->image);
 	(void)snprintf(files, sizeof(files), "--remove=%s:%s", fk->dir->sock, fk->dir->pid);
 	(void)snprintf(lock, sizeof(lock), "--lock-fd=%d", fk->dir->lock_fd);
+	(void)snprintf(snapshot, sizeof(snapshot), "--snapshot-fd=%d", fk->parts->snapshot_fd);
 	(void)snprintf(warmup, sizeof(warmup), "--warmup=%s", fk->cfg->warmup);
 	return launch(&what, &fk->pid);
 }
@@ -227,6 +231,17 @@ forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
 {
 	struct fsrv_request req = {.kind = FSRV_SPAWN, .slot = slot, .generation = generation};
 	const int fds[] = {sock, bells->request, bells->response};
+
+	return forker_ask(fk, &req, fds, ARRAY_SIZE(fds));
+}
+
+int
+forker_fork(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
+	    const struct bell_pair *bells, const struct ctl_template *tmpl, const int *files)
+{
+	struct fsrv_request req = {
+	    .kind = FSRV_FORK, .slot = slot, .generation = generation, .tmpl = *tmpl};
+	const int fds[] = {sock, bells->request, bells->response, files[0], files[1]};
 
 	return forker_ask(fk, &req, fds, ARRAY_SIZE(fds));
 }

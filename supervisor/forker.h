@@ -46,6 +46,11 @@ int forker_open(struct forker **out, struct evloop *loop, const struct config *c
 int forker_spawn(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
 		 const struct bell_pair *bells) must_check;
 
+/* The same for a VM that starts from this template, memory and state by two files. */
+int forker_fork(struct forker *fk, uint32_t slot, uint64_t generation, int sock,
+		const struct bell_pair *bells, const struct ctl_template *tmpl,
+		const int *files) must_check;
+
 /* Ask for a builder: sock is its end of the control socket; the answer is for slot
  * FSRV_BUILDER. Hand over a template: memory and state. Errors as forker_spawn. */
 int forker_build(struct forker *fk, int sock) must_check;

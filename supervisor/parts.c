@@ -69,11 +69,12 @@ parts_collect(struct answer a[2])
 	return 0;
 }
 
+/* Run the worker program, which inherits keep (-1: nothing). */
 static int
-parts_run_probe(struct answer a[2], const char *const *argv, int *status)
+parts_run(struct answer a[2], const char *const *argv, int keep, int *status)
 {
 	_cleanup_(closep) int out = -1, errfd = -1;
-	struct launch what = {.argv = argv};
+	struct launch what = {.argv = argv, .keep = {keep}, .nkeep = keep >= 0};
 	int pipes[2], r;
 	pid_t pid;
 
@@ -110,19 +111,36 @@ parts_no_guest(const char *accel)
 #endif
 }
 
-/* "kvm<TAB>why" on its stdout; or nothing, and the reason on its stderr. */
+/* Ask the worker program: what it says goes into a[0].text, or the reason of its refusal
+ * into err. what: for messages. */
 static int
-parts_parse_probe(struct parts *in, char *out, const char *errtext, int status, char *err,
-		  size_t errlen)
+parts_ask(struct answer a[2], const char *what, const char *const *argv, int keep, char *err,
+	  size_t errlen)
+{
+	int status = 0, r;
+
+	a[0] = a[1] = (struct answer){.fd = -1};
+	r = parts_run(a, argv, keep, &status);
+	closep(&a[0].fd);
+	closep(&a[1].fd);
+	if (r < 0)
+		return fail(-r, err, errlen, "%s (%s): %s", what, argv[0], strerror(-r));
+	if (!WIFEXITED(status))
+		return fail(EIO, err, errlen, "the %s was killed by signal %d", what,
+			    WTERMSIG(status));
+	if (WEXITSTATUS(status) == 0)
+		return 0;
+	if (a[1].text[0] == '\0')
+		return fail(EIO, err, errlen, "the %s failed", what);
+	return fail(EIO, err, errlen, "%.*s", (int)strcspn(a[1].text, "\n"), a[1].text);
+}
+
+/* "kvm<TAB>why" */
+static int
+parts_parse_probe(struct parts *in, char *out, char *err, size_t errlen)
 {
 	char *tab = strchr(out, '\t'), *nl = strchr(out, '\n');
 
-	if (!WIFEXITED(status))
-		return fail(EIO, err, errlen, "the accelerator probe was killed by signal %d",
-			    WTERMSIG(status));
-	if (WEXITSTATUS(status) != 0)
-		return fail(EIO, err, errlen, "%.*s", (int)strcspn(errtext, "\n"),
-			    *errtext != '\0' ? errtext : "the accelerator probe failed");
 	if (nl != NULL)
 		*nl = '\0';
 	if (tab != NULL)
@@ -142,17 +160,12 @@ parts_probe(struct parts *in, const char *wanted, char *err, size_t errlen)
 {
 	char option[32];
 	const char *argv[] = {in->worker, "probe", option, NULL};
-	struct answer a[2] = {{.fd = -1}, {.fd = -1}};
-	int status = 0, r;
+	struct answer a[2];
+	int r;
 
 	(void)snprintf(option, sizeof(option), "--accel=%s", wanted);
-	r = parts_run_probe(a, argv, &status);
-	closep(&a[0].fd);
-	closep(&a[1].fd);
-	if (r < 0)
-		return fail(-r, err, errlen, "accelerator probe (%s): %s", in->worker,
-			    strerror(-r));
-	return parts_parse_probe(in, a[0].text, a[1].text, status, err, errlen);
+	r = parts_ask(a, "accelerator probe", argv, -1, err, errlen);
+	return r < 0 ? r : parts_parse_probe(in, a[0].text, err, errlen);
 }
 
 /* --- kernel and image ------------------------------------------------------------ */
@@ -194,14 +207,74 @@ parts_guest(struct parts *in, const struct config *cfg, char *err, size_t errlen
 				      " (run 'make guest', or give --image FILE)", err, errlen);
 }
 
+/* --- snapshot ---------------------------------------------------------------------- */
+
+/* VMs map the file for as long as they live: nobody else may write it. */
+static int
+parts_open_snapshot(struct parts *in, const char *path, char *err, size_t errlen)
+{
+	struct stat st;
+
+	in->snapshot_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	if (in->snapshot_fd < 0 || fstat(in->snapshot_fd, &st) < 0)
+		return fail(errno, err, errlen, "snapshot %s: %m", path);
+	if (!S_ISREG(st.st_mode))
+		return fail(EINVAL, err, errlen, "snapshot %s: not a regular file", path);
+	if ((st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & 022) != 0)
+		return fail(EPERM, err, errlen,
+			    "snapshot %s: others may write it, while VMs run from it (chown it, or "
+			    "chmod go-w)",
+			    path);
+	return 0;
+}
+
+/* Memory and processors are the snapshot's; who asks for others is told. */
+static int
+parts_snapshot(struct parts *in, const struct config *cfg, char *err, size_t errlen)
+{
+	char option[32], why[512];
+	const char *argv[] = {in->worker, "peek", option, NULL};
+	struct answer a[2];
+	int r = parts_open_snapshot(in, cfg->snapshot, err, errlen);
+
+	if (r < 0)
+		return r;
+	(void)snprintf(option, sizeof(option), "--snapshot-fd=%d", in->snapshot_fd);
+	r = parts_ask(a, "look at it", argv, in->snapshot_fd, why, sizeof(why));
+	if (r < 0)
+		return fail(-r, err, errlen, "snapshot %s: %s", cfg->snapshot, why);
+	if (sscanf(a[0].text, "%u\t%u\n", &in->memory_mib, &in->vcpus) != 2)
+		return fail(EPROTO, err, errlen, "the worker program said something unknown");
+	if (cfg->memory_given && cfg->memory_mib != in->memory_mib)
+		return fail(EINVAL, err, errlen,
+			    "snapshot %s: made with another memory size: %u MiB, --memory says %u",
+			    cfg->snapshot, in->memory_mib, cfg->memory_mib);
+	if (cfg->vcpus_given && cfg->vcpus != in->vcpus)
+		return fail(EINVAL, err, errlen,
+			    "snapshot %s: made with another number of vCPUs: %u, --vcpus says %u",
+			    cfg->snapshot, in->vcpus, cfg->vcpus);
+	return 0;
+}
+
+void
+parts_close(struct parts *in)
+{
+	closep(&in->snapshot_fd);
+}
+
 int
 parts_find(struct parts *in, const struct config *cfg, char *err, size_t errlen)
 {
 	int r = parts_worker(in, err, errlen);
 
+	in->snapshot_fd = -1;
+	in->memory_mib = cfg->memory_mib;
+	in->vcpus = cfg->vcpus;
 	if (r == 0)
 		r = parts_probe(in, cfg->accel, err, errlen);
 	if (r == 0 && !parts_no_guest(in->accel))
 		r = parts_guest(in, cfg, err, errlen);
+	if (r == 0 && cfg->snapshot[0] != '\0')
+		r = parts_snapshot(in, cfg, err, errlen);
 	return r;
 }

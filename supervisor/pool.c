@@ -73,7 +73,9 @@ pool_child_gone(void *arg, uint32_t slot, const struct child_end *end)
 	enum slot_state state = slot_state(pool_slot_word(pool, slot));
 	char what[32];
 
-	if (!end->was_ready && !pool->draining) {
+	if (pool_copy_gone(pool, slot, end->error, end->why)) {
+		suplog(LOG_WARNING, "slot %u: the copy of a VM did not start: %s", slot, end->why);
+	} else if (!end->was_ready && !pool->draining) {
 		(void)snprintf(what, sizeof(what), "slot %u", slot);
 		pool_start_failed(pool, what, end);
 	} else if (state == SLOT_IN_USE || state == SLOT_IDLE) {
@@ -108,8 +110,8 @@ pool_resets(const struct pool *pool, uint32_t slot)
 	uint32_t why =
 	    atomic_load_explicit(&pool->s.seg->slot[slot].resetting, memory_order_relaxed);
 
-	return why == RESETTING_USED && !pool->draining && pool->s.parts->resets &&
-	       strcmp(pool->s.cfg->recycle, "reset") == 0;
+	return why == RESETTING_USED && !pool->draining && !pool->slot[slot].forked &&
+	       pool->s.parts->resets && strcmp(pool->s.cfg->recycle, "reset") == 0;
 }
 
 /* One slot: does its state need something done? */
@@ -133,7 +135,7 @@ pool_look_at(struct pool *pool, uint32_t slot)
 			child_kill(pool->children, slot, "it was used");
 		else if (state != SLOT_IDLE && state != SLOT_IN_USE)
 			child_kill(pool->children, slot, "its slot was changed by others");
-		else if (state == SLOT_IDLE && pool->draining)
+		else if (state == SLOT_IDLE && (pool->draining || pool->slot[slot].forked))
 			pool_slot_due(pool, slot, DUE_EVICT);
 	} else if ((child == CHILD_CHECKING || child == CHILD_RESETTING) &&
 		   state != SLOT_RESETTING) {
@@ -298,6 +300,7 @@ pool_open(struct pool **out, const struct pool_setup *setup, char *err, size_t e
 	    .ready = pool_child_ready,
 	    .reset = pool_child_reset,
 	    .checked = pool_check_answer,
+	    .captured = pool_copy_captured,
 	    .failed = pool_child_failed,
 	    .gone = pool_child_gone,
 	};
@@ -350,6 +353,8 @@ pool_close(struct pool *pool)
 		suplog(LOG_ERR, "%u workers did not end in 5 s", left);
 	template_free(pool->template, 5000);
 	forker_close(pool->forker);
+	if (pool->slot != NULL)
+		pool_copy_fini(pool);
 	free(pool->vm);
 	free(pool->slot);
 	pool->magic = 0;

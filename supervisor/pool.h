@@ -53,6 +53,26 @@ void pool_tick(struct pool *pool);
 /* Start no more VMs, end the idle ones, tell when no lease is left. */
 void pool_drain(struct pool *pool);
 
+/* A client wants a copy of the VM that it has borrowed. */
+struct pool_copy;
+struct pool_copy_ask {
+	uint32_t slot;
+	uint64_t lease; /* generation */
+	int file;	/* the snapshot's; -1: another VM, lent to client (a fork) */
+	bool fork;	/* for pool_copy itself */
+	uint32_t client;
+	/* Once, from the event loop: 0, and a fork's slot and lease word; or -errno with a
+	 * line of why. */
+	void (*done)(void *arg, int error, const char *text, uint32_t slot, uint64_t word);
+	void *arg;
+};
+
+/* Begin: 0, and done follows; or -errno with err. *out is valid until then. */
+int pool_copy(struct pool *pool, const struct pool_copy_ask *ask, struct pool_copy **out, char *err,
+	      size_t errlen) must_check;
+/* Nobody waits for it any more: done is not called. */
+void pool_copy_forget(struct pool_copy *copy);
+
 /* A child of ours has ended and is about to be reaped: was it one of the pool's? */
 bool pool_child_ended(struct pool *pool, const siginfo_t *si);
 

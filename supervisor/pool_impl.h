@@ -29,6 +29,9 @@ struct pool_slot {
 	unsigned due;
 	uint64_t boot_ns, pages;
 	pid_t pid;
+	struct pool_copy *captured_for; /* a copy of this VM is being made */
+	struct pool_copy *made_for;	/* this VM is being made of a copy */
+	bool forked;			/* ... and was: never idle, never reset */
 };
 
 struct pool {
@@ -59,6 +62,20 @@ struct pool {
 /* Log the console lines that follow the first line of text. */
 void pool_log_console(const struct pool *pool, const char *what, const char *text);
 
+/* --- pool_copy.c: snapshots and forks ------------------------------------------------ */
+
+/* The worker's answer; arg is the pool. Takes fds. */
+void pool_copy_captured(void *arg, uint32_t slot, int error, const char *text,
+			const struct ctl_template *tmpl, int fds[2]);
+/* The fork server is to make this copy's worker: as forker_spawn. */
+int pool_copy_ask_for(struct pool_copy *c, struct forker *forker, uint32_t slot,
+		      uint64_t generation, int sock, const struct bell_pair *bells) must_check;
+/* The slot's VM, made for a copy, is ready: lend it. 0 or -EBUSY. */
+int pool_copy_lend(struct pool *pool, uint32_t slot, uint64_t boot_ns) must_check;
+/* The slot's worker is gone: copies that need it fail. True: it was made for one. */
+bool pool_copy_gone(struct pool *pool, uint32_t slot, int error, const char *why);
+void pool_copy_fini(struct pool *pool);
+
 /* --- pool_check.c: health checks ---------------------------------------------------- */
 
 void pool_check_init(struct pool *pool);
@@ -80,6 +97,10 @@ uint64_t pool_slot_word(const struct pool *pool, uint32_t slot);
 void pool_start_init(struct pool *pool);
 /* Start what policy wants started. */
 void pool_start_more(struct pool *pool);
+/* A slot for a VM: as sup_start; -ESTALE: the segment is not what it was. */
+int pool_start_slot(struct pool *pool, uint32_t *slot, uint64_t *generation) must_check;
+/* Have the slot's worker made. What fails is counted and undone here. */
+int pool_start_spawn(struct pool *pool, uint32_t slot, uint64_t generation);
 /* The numbers that policy goes by, now. */
 void pool_start_numbers(struct pool *pool, struct policy_in *in);
 /* A VM is ready; or it ended before it was. */

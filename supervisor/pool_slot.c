@@ -32,7 +32,9 @@ pool_slot_do(struct pool_slot *ps, unsigned what)
 
 	switch (what) {
 	case DUE_WORKER: return sup_set_worker(seg, slot, (uint32_t)ps->pid);
-	case DUE_READY: return sup_ready(seg, slot, ps->boot_ns);
+	case DUE_READY:
+		return ps->made_for != NULL ? pool_copy_lend(pool, slot, ps->boot_ns)
+					    : sup_ready(seg, slot, ps->boot_ns);
 	case DUE_RESET: return sup_reset_done(seg, slot, ps->pages);
 	case DUE_EVICT: return sup_evict(seg, slot);
 	case DUE_HEALTHY: return sup_check_end(seg, slot, true);

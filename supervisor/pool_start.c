@@ -23,7 +23,9 @@
 static bool
 pool_start_is_hopeless(const struct pool *pool, int error)
 {
-	static const int lasting[] = {-ENOENT, -EACCES, -ENOEXEC, -EINVAL, -EFBIG};
+	static const int lasting[] = {-ENOENT, -EACCES, -ENOEXEC, -EINVAL, -EFBIG,
+				      /* a snapshot's (worker/snapfile.h) */
+				      -EPROTONOSUPPORT, -ENODATA, -EBADMSG, -EMEDIUMTYPE};
 
 	if (pool->ever_ready)
 		return false;
@@ -80,27 +82,37 @@ pool_start_ok(struct pool *pool, uint32_t slot, uint64_t boot_ns)
 
 /* --- starting ---------------------------------------------------------------------- */
 
-static int
+static void
+pool_start_no_descriptors(struct pool *pool, uint32_t slot, int error)
+{
+	struct child_end end = {.error = error};
+	char what[32];
+
+	(void)snprintf(end.why, sizeof(end.why), "no descriptors for it: %s", strerror(-error));
+	(void)snprintf(what, sizeof(what), "slot %u", slot);
+	if (!pool_copy_gone(pool, slot, error, end.why))
+		pool_start_failed(pool, what, &end);
+	pool_slot_due(pool, slot, DUE_GONE);
+}
+
+int
 pool_start_spawn(struct pool *pool, uint32_t slot, uint64_t generation)
 {
+	struct pool_copy *copy = pool->slot[slot].made_for;
 	_cleanup_(closep) int sock = -1;
 	struct bell_pair bells;
 	int r;
 
+	pool->slot[slot].forked = copy != NULL;
 	r = bells_get(pool->s.bells, slot, &bells);
 	if (r == 0)
 		r = child_begin(pool->children, slot, generation, &sock);
 	if (r < 0) {
-		struct child_end end = {.error = r};
-		char what[32];
-
-		(void)snprintf(end.why, sizeof(end.why), "no descriptors for it: %s", strerror(-r));
-		(void)snprintf(what, sizeof(what), "slot %u", slot);
-		pool_start_failed(pool, what, &end);
-		pool_slot_due(pool, slot, DUE_GONE);
+		pool_start_no_descriptors(pool, slot, r);
 		return r;
 	}
-	r = forker_spawn(pool->forker, slot, generation, sock, &bells);
+	r = copy == NULL ? forker_spawn(pool->forker, slot, generation, sock, &bells)
+			 : pool_copy_ask_for(copy, pool->forker, slot, generation, sock, &bells);
 	/* When the fork server goes down, its end fails this start with the reason. */
 	if (r < 0 && r != -ENOTCONN)
 		child_spawned(pool->children, slot, generation, 0, -1, r);
@@ -138,6 +150,22 @@ pool_start_numbers(struct pool *pool, struct policy_in *in)
 	in->waiting = MIN(in->waiting, seg->nwaiters);
 }
 
+int
+pool_start_slot(struct pool *pool, uint32_t *slot, uint64_t *generation)
+{
+	int r = sup_start(pool->s.seg, slot, generation);
+
+	if (r < 0)
+		return r;
+	if (*slot < pool->s.seg->nslots && child_state(pool->children, *slot) == CHILD_NONE &&
+	    pool->slot[*slot].due == 0)
+		return 0;
+	suplog(LOG_WARNING, "slot %u was changed by others while it had a VM", *slot);
+	if (*slot < pool->s.seg->nslots)
+		child_kill(pool->children, *slot, "its slot was changed by others");
+	return -ESTALE;
+}
+
 static int
 pool_start_attempt(void *arg)
 {
@@ -151,19 +179,11 @@ pool_start_attempt(void *arg)
 	if (in.draining || in.now_ns < in.backoff_until_ns || !template_want(pool->template))
 		return 0;
 	for (n = policy_start(&in); n > 0 && pool->forker_up; n--) {
-		r = sup_start(pool->s.seg, &slot, &generation);
+		r = pool_start_slot(pool, &slot, &generation);
 		if (r == -EBUSY)
 			return r;
 		if (r < 0)
 			break;
-		if (slot >= pool->s.seg->nslots ||
-		    child_state(pool->children, slot) != CHILD_NONE || pool->slot[slot].due != 0) {
-			suplog(LOG_WARNING, "slot %u was changed by others while it had a VM",
-			       slot);
-			if (slot < pool->s.seg->nslots)
-				child_kill(pool->children, slot, "its slot was changed by others");
-			break;
-		}
 		if (pool_start_spawn(pool, slot, generation) < 0)
 			break;
 	}
@@ -209,10 +229,15 @@ void
 pool_start_template_failed(void *arg, const struct child_end *end, const char *text)
 {
 	struct pool *pool = arg;
+	const char *snapshot = pool->s.cfg->snapshot;
+	struct child_end named = *end;
 
 	pool_log_console(pool, "template", text);
+	if (snapshot[0] != '\0')
+		(void)snprintf(named.why, sizeof(named.why), "snapshot %.96s: %.140s", snapshot,
+			       end->why);
 	if (!pool->draining)
-		pool_start_failed(pool, "template", end);
+		pool_start_failed(pool, "template", &named);
 }
 
 /* --- the fork server ---------------------------------------------------------------- */

@@ -28,6 +28,7 @@ enum conn_state {
 	CONN_ATTACHING, /* waits for the pool lock */
 	CONN_CLIENT,
 	CONN_MONITOR,
+	CONN_COPYING, /* waits for a snapshot or a fork */
 	CONN_LEAVING, /* socket closed; its leases wait for the pool lock */
 };
 
@@ -40,6 +41,7 @@ struct conn {
 	uint64_t since_ns;
 	struct ev_source src;
 	struct retry_op op;
+	struct pool_copy *copy; /* COPYING */
 	struct conn *next, **prev;
 };
 
@@ -87,6 +89,8 @@ conn_close(struct conn *c)
 	evloop_del(srv->s.loop, &c->src);
 	closep(&c->fd);
 	retry_cancel(srv->s.retry, &c->op);
+	if (c->copy != NULL)
+		pool_copy_forget(c->copy);
 	if (c->state != CONN_CLIENT) {
 		conn_free(c);
 		return;
@@ -221,6 +225,65 @@ conn_doorbells(struct conn *c, const struct ctl_request *req)
 	conn_reply(c, &reply, (int[]){bells.request, bells.response}, 2);
 }
 
+/* The answer to SNAPSHOT or FORK; the connection has no other purpose. */
+static void
+conn_copied(void *arg, int error, const char *text, uint32_t slot, uint64_t word)
+{
+	struct conn *c = arg;
+	struct ctl_reply reply = {
+	    .magic = CTL_MAGIC, .kind = CTL_OK, .error = error, .slot = slot, .word = word};
+
+	c->copy = NULL;
+	if (error < 0)
+		reply.kind = CTL_REFUSED;
+	else if (word != 0)
+		reply.kind = CTL_FORKED;
+	(void)snprintf(reply.text, sizeof(reply.text), "%s", text);
+	/* A client that has left meanwhile has had its leases taken back, or will. */
+	(void)!ctl_send(c->fd, &reply, sizeof(reply), NULL, 0);
+	conn_close(c);
+}
+
+static bool
+conn_is_client(const struct conn *c, uint32_t client)
+{
+	for (const struct conn *o = c->srv->conns; o != NULL; o = o->next)
+		if (o->state == CONN_CLIENT && o->client == client && o->pid == c->pid)
+			return true;
+	return false;
+}
+
+static void
+conn_copy(struct conn *c, const struct ctl_request *req, int file)
+{
+	const struct pool_copy_ask ask = {
+	    .slot = req->slot,
+	    .lease = req->lease,
+	    .file = file,
+	    .client = req->client,
+	    .done = conn_copied,
+	    .arg = c,
+	};
+	struct server *srv = c->srv;
+	char err[256];
+	int r;
+
+	if (c->state != CONN_NEW || (req->kind == CTL_SNAPSHOT) != (file >= 0)) {
+		conn_close(c);
+		return;
+	}
+	if (!conn_format_fits(c, req))
+		return;
+	if (req->kind == CTL_FORK && !conn_is_client(c, req->client)) {
+		conn_refuse(c, -EPERM, "client %u is not of this process", req->client);
+		return;
+	}
+	c->state = CONN_COPYING;
+	r = srv->s.copy(srv->s.arg, &ask, &c->copy, err, sizeof(err));
+	if (r < 0)
+		conn_refuse(c, r, "%s", err);
+}
+
 static void
 conn_stop(struct conn *c, const struct ctl_request *req)
 {
@@ -237,11 +300,12 @@ static void
 conn_readable(void *arg, uint32_t events)
 {
 	struct conn *c = arg;
+	_cleanup_(closep) int file = -1;
 	struct ctl_request req;
 	int r;
 
 	(void)events;
-	r = ctl_recv(c->fd, &req, sizeof(req), NULL, 0);
+	r = ctl_recv(c->fd, &req, sizeof(req), &file, 1);
 	if (r == -EAGAIN)
 		return;
 	if (r < 0 || req.magic != CTL_MAGIC) {
@@ -256,6 +320,8 @@ conn_readable(void *arg, uint32_t events)
 	case CTL_MONITOR: conn_monitor(c, &req); break;
 	case CTL_DOORBELLS: conn_doorbells(c, &req); break;
 	case CTL_STOP: conn_stop(c, &req); break;
+	case CTL_SNAPSHOT:
+	case CTL_FORK: conn_copy(c, &req, file); break;
 	default:
 		suplog(LOG_INFO, "pid %d sent something unknown and was cut off", (int)c->pid);
 		conn_close(c);

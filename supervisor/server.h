@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: MIT
  *
- * server.h - the pool's UNIX socket: attach, doorbells, stop (messages: shm/ctl.h).
+ * server.h - the pool's UNIX socket: attach, doorbells, stop, copies of VMs (messages:
+ * shm/ctl.h).
  */
 #ifndef VMPOOL_SERVER_H
 #define VMPOOL_SERVER_H
 
 #include "supervisor/bells.h"
+#include "supervisor/pool.h"
 #include "supervisor/retry.h"
 
 struct server;
@@ -20,6 +22,9 @@ struct server_setup {
 	void (*client_gone)(void *arg);
 	/* Someone asks the pool to stop, waiting drain_ms for leases to end. */
 	void (*stop)(void *arg, pid_t pid, uint32_t drain_ms);
+	/* Someone wants a copy of a VM: as pool_copy. */
+	int (*copy)(void *arg, const struct pool_copy_ask *ask, struct pool_copy **out, char *err,
+		    size_t errlen);
 	void *arg;
 };
 

@@ -105,6 +105,15 @@ service_on_client_stop(void *arg, pid_t pid, uint32_t drain_ms)
 	service_stop(s, drain_ms);
 }
 
+static int
+service_on_client_copy(void *arg, const struct pool_copy_ask *ask, struct pool_copy **out,
+		       char *err, size_t errlen)
+{
+	struct service *s = arg;
+
+	return pool_copy(s->pool, ask, out, err, errlen);
+}
+
 /* --- events ------------------------------------------------------------------------ */
 
 static void
@@ -282,8 +291,8 @@ service_init_segment(struct service *s, char *err, size_t errlen)
 	    .accel = s->parts.accel,
 	    .why = s->parts.why,
 	    .nslots = MIN(MAX(2 * s->cfg.max_total, 64u), SHM_SLOTS_MAX),
-	    .memory_mib = s->cfg.memory_mib,
-	    .vcpus = s->cfg.vcpus,
+	    .memory_mib = s->parts.memory_mib,
+	    .vcpus = s->parts.vcpus,
 	};
 	int r;
 
@@ -321,6 +330,7 @@ service_init_server(struct service *s, char *err, size_t errlen)
 	    .bells = &s->bells,
 	    .client_gone = service_on_client_gone,
 	    .stop = service_on_client_stop,
+	    .copy = service_on_client_copy,
 	    .arg = s,
 	};
 	int r = rundir_listen(&s->dir, err, errlen);
@@ -392,6 +402,7 @@ service_fini(struct service *s)
 	/* Last of what others see: who asked us to stop waits for this. */
 	server_close(s->server);
 	bells_fini(&s->bells);
+	parts_close(&s->parts);
 	closep(&s->signal_fd);
 	evloop_free(s->loop);
 	/* The segment stays mapped: the kernel releases the lifeline in it, and wakes
@@ -407,6 +418,7 @@ service_run(const struct config *cfg, int argc, char **argv)
 
 	s = (struct service){.cfg = *cfg, .argc = argc, .argv = argv};
 	s.ready_fd = s.signal_fd = s.dir.lock_fd = s.dir.listen_fd = s.bells.door = -1;
+	s.parts.snapshot_fd = -1;
 	r = service_init(&s, err, sizeof(err));
 	if (r == 0) {
 		r = evloop_run(s.loop);

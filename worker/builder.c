@@ -10,17 +10,15 @@
 #include "worker/builder.h"
 #include "shm/ctl.h"
 #include "worker/chan.h"
+#include "worker/origin.h"
+#include "worker/template.h"
 
-#include <fcntl.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #define BUILDER_MAGIC 0x0b0117de
 #define WARMUP_STREAM 1u
 #define SAID_MAX 256u /* the end of what the warm-up command has printed */
-#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)
 
 enum step { STEP_BOOT, STEP_WARMUP, STEP_QUIET, STEP_CAPTURE };
 
@@ -32,7 +30,8 @@ struct builder {
 	struct loop_op control, timer;
 	enum step step;
 	uint64_t start_ns, deadline_ns, boot_ns, warmup_ns;
-	int mem_fd, state_fd;
+	int fds[TEMPLATE_FILES];
+	struct ctl_origin origin;
 	size_t said_len;
 	char said[SAID_MAX];
 	struct chan chan;
@@ -66,22 +65,23 @@ builder_done(struct builder *b, uint64_t state_len)
 	    .magic = CTL_MAGIC,
 	    .kind = WORKER_TEMPLATE,
 	    .took_ns = now_ns() - b->start_ns,
-	    .tmpl = {.state_len = state_len},
+	    .tmpl = {.state_len = state_len, .origin = b->origin},
 	};
-	const int fds[] = {b->mem_fd, b->state_fd};
+	char err[256];
+	int r = template_seal(b->fds, err, sizeof(err));
+
+	if (r < 0) {
+		builder_fail(b, r, "%s", err);
+		return;
+	}
 
 	(void)snprintf(msg.text, sizeof(msg.text), "booted in %.0f ms%s", (double)b->boot_ns / 1e6,
 		       b->cfg->warmup == NULL ? "" : ", ");
 	if (b->cfg->warmup != NULL)
 		(void)snprintf(msg.text + strlen(msg.text), 64, "warmed up in %.0f ms",
 			       (double)b->warmup_ns / 1e6);
-	/* Nobody writes to it any more, this process included. */
-	if (fcntl(b->mem_fd, F_ADD_SEALS, SEALS) < 0 ||
-	    fcntl(b->state_fd, F_ADD_SEALS, SEALS) < 0) {
-		builder_fail(b, -errno, "sealing the template: %s", strerror(errno));
-		return;
-	}
-	loop_stop(b->loop, ctl_send(b->cfg->control, &msg, sizeof(msg), fds, 2) < 0);
+	loop_stop(b->loop,
+		  ctl_send(b->cfg->control, &msg, sizeof(msg), b->fds, TEMPLATE_FILES) < 0);
 }
 
 /* --- the steps ------------------------------------------------------------------------ */
@@ -106,7 +106,7 @@ builder_quiet(struct builder *b)
 static void
 builder_capture(struct builder *b)
 {
-	const struct machine_capture to = {.mem_fd = -1, .state_fd = b->state_fd};
+	const struct machine_capture to = {.mem_fd = -1, .state_fd = b->fds[TEMPLATE_STATE]};
 	char err[256];
 	int r;
 
@@ -326,28 +326,18 @@ on_control(struct loop_op *op, int res)
 /* --- from start to end ------------------------------------------------------------------------ */
 
 static int
-builder_files(struct builder *b, char *err, size_t errlen)
-{
-	off_t size = (off_t)b->cfg->machine.mem_mib << 20;
-
-	b->mem_fd = memfd_create("vmpool-template", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	b->state_fd = memfd_create("vmpool-state", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (b->mem_fd < 0 || b->state_fd < 0 || ftruncate(b->mem_fd, size) < 0)
-		return fail(errno, err, errlen, "no memory for the template: %s", strerror(errno));
-	return 0;
-}
-
-static int
 builder_start(struct builder *b, char *err, size_t errlen)
 {
 	const struct machine_events events = {
 	    .channel = on_channel, .ended = on_ended, .captured = on_captured, .owner = b};
 	struct machine_config mc = b->cfg->machine;
-	int r = builder_files(b, err, errlen);
+	int r = template_make(b->fds, mc.mem_mib, err, errlen);
 
 	if (r == 0)
+		r = origin_find(&b->origin, b->cfg->ops, &mc, err, errlen);
+	if (r == 0)
 		r = loop_new(&b->loop, 64, err, errlen);
-	mc.mem_fd = b->mem_fd;
+	mc.mem_fd = b->fds[TEMPLATE_MEM];
 	mc.tmpl = NULL;
 	if (r == 0)
 		r = b->cfg->ops->start(&b->machine, &mc, b->loop, &events, err, errlen);
@@ -370,7 +360,7 @@ builder_run(const struct builder_config *cfg)
 	int r;
 
 	b = (struct builder){
-	    .magic = BUILDER_MAGIC, .cfg = cfg, .start_ns = now_ns(), .mem_fd = -1, .state_fd = -1};
+	    .magic = BUILDER_MAGIC, .cfg = cfg, .start_ns = now_ns(), .fds = {-1, -1}};
 	r = builder_start(&b, err, sizeof(err));
 	if (r < 0)
 		builder_fail(&b, r, "%s", err);
@@ -378,7 +368,6 @@ builder_run(const struct builder_config *cfg)
 		r = loop_run(b.loop);
 	loop_free(b.loop);
 	cfg->ops->free(b.machine);
-	closep(&b.mem_fd);
-	closep(&b.state_fd);
+	template_close(b.fds);
 	return r == 0 ? 0 : 1;
 }

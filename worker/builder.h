@@ -17,6 +17,7 @@ struct builder_config {
 	const struct machine_ops *ops;
 	struct machine_config machine; /* tmpl and mem_fd are the builder's own */
 	const char *warmup;	       /* run by /bin/sh -c in the guest; NULL: nothing */
+	int snapshot;		       /* take this file into use instead (adopt.h); -1: none */
 };
 
 /* Build, and hand the template to the supervisor (WORKER_TEMPLATE, or WORKER_FAILED

@@ -5,13 +5,18 @@
  */
 #include "worker/fsrv.h"
 #include "shm/ctl.h"
+#include "worker/adopt.h"
 #include "worker/builder.h"
 #include "worker/shell.h"
+#include "worker/template.h"
 
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+
+/* A slot's descriptors, and a template's. */
+#define FSRV_FDS (SHELL_FDS + TEMPLATE_FILES)
 
 struct fsrv {
 	const struct fsrv_config *cfg;
@@ -32,6 +37,19 @@ leave(struct fsrv *f)
 	closep(&control);
 	closep(&lock);
 	shells_drop(&f->shells);
+}
+
+static struct machine_template
+template_of(const struct ctl_template *tmpl, const int *fds)
+{
+	return (struct machine_template){
+	    .mem_fd = fds[0],
+	    .state_fd = fds[1],
+	    .mem_off = tmpl->mem_off,
+	    .state_off = tmpl->state_off,
+	    .state_len = tmpl->state_len,
+	    .origin = tmpl->origin,
+	};
 }
 
 static int
@@ -67,6 +85,23 @@ spawn(struct fsrv *f, const struct fsrv_request *req, const int *fds)
 	return r;
 }
 
+/* A VM that goes on from a copy of another: not one that could wait ahead of demand. */
+static int
+spawn_copy(struct fsrv *f, const struct fsrv_request *req, const int *fds)
+{
+	const struct machine_template copy = template_of(&req->tmpl, fds + SHELL_FDS);
+	struct worker_config cfg = f->worker;
+	_cleanup_(closep) int pidfd = -1;
+	pid_t pid = shell_fork(&pidfd);
+
+	if (pid == 0) {
+		leave(f);
+		cfg.machine.tmpl = &copy;
+		shell_work(&cfg, req->slot, fds);
+	}
+	return answer(f, req, pid, pidfd);
+}
+
 static int
 build(struct fsrv *f, const struct fsrv_request *req, const int *fds)
 {
@@ -75,6 +110,7 @@ build(struct fsrv *f, const struct fsrv_request *req, const int *fds)
 	    .ops = f->cfg->worker.ops,
 	    .machine = f->cfg->worker.machine,
 	    .warmup = f->cfg->warmup,
+	    .snapshot = f->cfg->snapshot,
 	};
 	_cleanup_(closep) int pidfd = -1;
 	pid_t pid = shell_fork(&pidfd);
@@ -82,7 +118,7 @@ build(struct fsrv *f, const struct fsrv_request *req, const int *fds)
 	if (pid == 0) {
 		leave(f);
 		(void)prctl(PR_SET_NAME, "vmpool-build");
-		_exit(builder_run(&bc));
+		_exit(bc.snapshot >= 0 ? adopt_run(&bc) : builder_run(&bc));
 	}
 	return answer(f, req, pid, pidfd);
 }
@@ -94,13 +130,7 @@ adopt(struct fsrv *f, const struct ctl_template *tmpl, int *fds)
 	shells_drop(&f->shells);
 	closep(&f->tmpl.mem_fd);
 	closep(&f->tmpl.state_fd);
-	f->tmpl = (struct machine_template){
-	    .mem_fd = fds[0],
-	    .state_fd = fds[1],
-	    .mem_off = tmpl->mem_off,
-	    .state_off = tmpl->state_off,
-	    .state_len = tmpl->state_len,
-	};
+	f->tmpl = template_of(tmpl, fds);
 	fds[0] = fds[1] = -1;
 	f->worker.machine.tmpl = &f->tmpl;
 	shells_fill(&f->shells, f->cfg->worker.ops->shells, f->cfg->supervisor, &f->worker);
@@ -110,16 +140,20 @@ adopt(struct fsrv *f, const struct ctl_template *tmpl, int *fds)
 static int
 act(struct fsrv *f, const struct fsrv_request *req, int *fds)
 {
+	uint32_t nslots = f->cfg->worker.seg->nslots;
+
 	if (req->magic != CTL_MAGIC || req->zero != 0)
 		return -EPROTO;
 	switch (req->kind) {
 	case FSRV_BUILD: return fds[0] < 0 ? -EPROTO : build(f, req, fds);
 	case FSRV_TEMPLATE: return fds[1] < 0 ? -EPROTO : adopt(f, &req->tmpl, fds);
 	case FSRV_SPAWN:
-		return req->slot >= f->cfg->worker.seg->nslots || f->tmpl.mem_fd < 0 ||
-			       fds[SHELL_FDS - 1] < 0
+		return req->slot >= nslots || f->tmpl.mem_fd < 0 || fds[SHELL_FDS - 1] < 0
 			   ? -EPROTO
 			   : spawn(f, req, fds);
+	case FSRV_FORK:
+		return req->slot >= nslots || fds[FSRV_FDS - 1] < 0 ? -EPROTO
+								    : spawn_copy(f, req, fds);
 	default: return -EPROTO;
 	}
 }
@@ -130,14 +164,14 @@ serve(struct fsrv *f)
 {
 	struct pollfd pfd = {.fd = f->cfg->control, .events = POLLIN};
 	struct fsrv_request req;
-	int fds[SHELL_FDS] = {-1, -1, -1}, r;
+	int fds[FSRV_FDS], r;
 
 	if (poll(&pfd, 1, -1) < 0)
 		return errno == EINTR ? 0 : -errno;
-	r = ctl_recv(f->cfg->control, &req, sizeof(req), fds, SHELL_FDS);
+	r = ctl_recv(f->cfg->control, &req, sizeof(req), fds, FSRV_FDS);
 	if (r == 0)
 		r = act(f, &req, fds);
-	for (int i = 0; i < SHELL_FDS; i++)
+	for (int i = 0; i < FSRV_FDS; i++)
 		closep(&fds[i]);
 	return r == -EAGAIN ? 0 : r;
 }

@@ -20,6 +20,7 @@ struct fsrv_config {
 	int lock;	    /* held until the files are removed; -1 = none. Not for workers */
 	const char *remove; /* paths to remove at the end, separated by ':'; NULL = none */
 	const char *warmup; /* for the builder; NULL = none */
+	int snapshot;	    /* for the builder: take this file into use; -1 = none */
 	struct worker_config worker; /* seg, ops and machine filled in, but for its template */
 };
 

@@ -238,7 +238,7 @@ pump_requests(struct job *job)
 		struct ring_rec rec;
 		int r;
 
-		if (!job->ready || !chan_room(&job->chan))
+		if (!job->ready || job->quiet != QUIET_NO || !chan_room(&job->chan))
 			break;
 		r = ring_peek(&job->req, &rec);
 		if (r == 1 && rec.type == RING_WORKER_PING && !response_room(job))
@@ -346,6 +346,10 @@ guest_frame(struct job *job, const struct proto_hdr *hdr, const uint8_t *payload
 		job->pings -= legal;
 	} else {
 		legal = guest_stream_frame(job, hdr, payload);
+	}
+	if (legal && hdr->stream == 0 && job->quiet == QUIET_ASKED) {
+		job->quiet = QUIET_YES;
+		return;
 	}
 	if (legal && hdr->stream == JOB_CHECK_STREAM)
 		return;
@@ -478,6 +482,31 @@ job_check(struct job *job)
 	job->check = CHECK_RUNNING;
 	chan_send(&job->chan, &hdr, &request);
 	return 0;
+}
+
+int
+job_quiet(struct job *job, uint64_t generation)
+{
+	const struct proto_hdr ping = {.type = PROTO_PING};
+	uint64_t word = atomic_load_explicit(&job->seg->slot[job->slot].word, memory_order_acquire);
+
+	CHECK_OBJ(job, JOB_MAGIC);
+	if (slot_state(word) != SLOT_IN_USE || slot_generation(word) != generation)
+		return -ESTALE;
+	if (!job->ready || job->open > 0 || job->pings > 0 || job->quiet != QUIET_NO ||
+	    !chan_room(&job->chan))
+		return -EBUSY;
+	job->quiet = QUIET_ASKED;
+	job->pings++;
+	chan_send(&job->chan, &ping, "");
+	return 0;
+}
+
+void
+job_unquiet(struct job *job)
+{
+	CHECK_OBJ(job, JOB_MAGIC);
+	job->quiet = QUIET_NO;
 }
 
 uint64_t

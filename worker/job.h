@@ -36,6 +36,13 @@ enum job_check {
 	CHECK_FAILED,
 };
 
+/* Standing still, to be captured (job_quiet). */
+enum job_quiet {
+	QUIET_NO,
+	QUIET_ASKED, /* no request is taken; a PING is under way */
+	QUIET_YES,   /* the agent has answered, and has nothing else to say */
+};
+
 struct job_stream {
 	uint32_t id;	       /* 0 = free entry */
 	bool sending;	       /* further EXEC pieces are to come */
@@ -60,6 +67,7 @@ struct job {
 	unsigned open;	/* streams in use */
 	bool published; /* records were written since the client was last woken */
 	enum job_check check;
+	enum job_quiet quiet;
 	struct job_stream stream[PROTO_STREAMS_MAX];
 	uint8_t payload[RING_PAYLOAD_MAX];
 	char failure[160]; /* why the VM must end; "" = it need not */
@@ -85,6 +93,12 @@ void job_awake(struct job *job);
  * ready, or does something else. A guest that stays silent fails by its deadline
  * (job_expire). */
 int job_check(struct job *job) must_check;
+
+/* The VM of the lease of this generation is to stand still: take no more requests, and
+ * have its agent prove that it is at rest (quiet says when). -ESTALE: the lease has
+ * ended; -EBUSY: commands run. Until job_unquiet. */
+int job_quiet(struct job *job, uint64_t generation) must_check;
+void job_unquiet(struct job *job);
 
 /* The earliest backstop deadline of all commands, 0 if there is none; and the
  * check that one has passed, which sets failure. */

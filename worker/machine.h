@@ -13,6 +13,7 @@
 #ifndef VMPOOL_MACHINE_H
 #define VMPOOL_MACHINE_H
 
+#include "shm/ctl.h"
 #include "worker/loop.h"
 
 #include <sys/types.h>
@@ -25,6 +26,7 @@ struct machine_template {
 	int state_fd;	  /* state_len bytes from state_off */
 	uint64_t mem_off; /* QEMU: must be 0 */
 	uint64_t state_off, state_len;
+	struct ctl_origin origin; /* what it was made of (origin.h) */
 };
 
 struct machine_config {
@@ -61,6 +63,12 @@ struct machine_ops {
 	const char *name; /* "kvm", "tcg" */
 	unsigned shells;  /* workers to keep prepared ahead of demand (shell.h) */
 	bool resets;	  /* load can be called again */
+	bool copies;	  /* a template's memory must be at offset 0: a snapshot file is copied */
+	/* The processor that a machine started here and now would have: a hash of its
+	 * features, and the TSC rate that its guest is told (0: its state knows). 0, or
+	 * -errno with err. Blocks for some milliseconds. */
+	int (*identify)(uint32_t vcpus, uint8_t cpu[16], uint32_t *tsc_khz, char *err,
+			size_t errlen);
 	/* Begin to boot; with cfg->tmpl prepare what needs no state, and wait for load.
 	 * 0, or -errno with one line in err; nothing is left behind then. */
 	int (*start)(struct machine **out, const struct machine_config *cfg, struct loop *loop,

@@ -6,6 +6,8 @@
 #include "worker/machine.h"
 #include "worker/rehearse.h"
 
+#include <string.h>
+
 #define MACHINE_KVM_MAGIC 0x6b766d31u
 
 struct machine {
@@ -185,10 +187,24 @@ machine_kvm_console(struct machine *m, char *buf, size_t len)
 	return vm_console_tail(m->vm, buf, len);
 }
 
+static int
+machine_kvm_identify(uint32_t vcpus, uint8_t cpu[16], uint32_t *tsc_khz, char *err, size_t errlen)
+{
+	uint64_t hash;
+	int r = vm_features(-1, vcpus, &hash, err, errlen);
+
+	if (r < 0)
+		return r;
+	memcpy(cpu, &hash, sizeof(hash));
+	*tsc_khz = 0;
+	return 0;
+}
+
 const struct machine_ops machine_kvm = {
     .name = "kvm",
     .shells = 2,
     .resets = true,
+    .identify = machine_kvm_identify,
     .start = machine_kvm_start,
     .load = machine_kvm_load,
     .capture = machine_kvm_capture,

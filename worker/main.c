@@ -5,6 +5,7 @@
  * vmpool start it.
  */
 #include "worker/accel.h"
+#include "worker/adopt.h"
 #include "worker/doctor.h"
 #include "worker/fsrv.h"
 
@@ -13,7 +14,7 @@
 #include <string.h>
 
 struct options {
-	int control, segment, lock, supervisor;
+	int control, segment, lock, snapshot, supervisor;
 	int memory, vcpus;
 	const char *accel, *kernel, *image, *remove, *warmup;
 	bool json;
@@ -27,6 +28,7 @@ static const struct {
     {"control-fd", true, offsetof(struct options, control)},
     {"segment-fd", true, offsetof(struct options, segment)},
     {"lock-fd", true, offsetof(struct options, lock)},
+    {"snapshot-fd", true, offsetof(struct options, snapshot)},
     {"supervisor-pid", true, offsetof(struct options, supervisor)},
     {"memory", true, offsetof(struct options, memory)},
     {"vcpus", true, offsetof(struct options, vcpus)},
@@ -89,6 +91,7 @@ cmd_fork_server(const struct options *o)
 	    .supervisor = o->supervisor,
 	    .remove = o->remove,
 	    .warmup = o->warmup,
+	    .snapshot = o->snapshot,
 	    .worker = {.ops = machine_named(o->accel),
 		       .machine = {.kernel = o->kernel,
 				   .image = o->image,
@@ -107,6 +110,8 @@ cmd_fork_server(const struct options *o)
 	(void)fcntl(o->control, F_SETFD, FD_CLOEXEC);
 	if (o->lock >= 0)
 		(void)fcntl(o->lock, F_SETFD, FD_CLOEXEC);
+	if (o->snapshot >= 0)
+		(void)fcntl(o->snapshot, F_SETFD, FD_CLOEXEC);
 	if (seg_attach(&cfg.worker.seg, o->segment, false, err, sizeof(err)) < 0) {
 		(void)fprintf(stderr, "vmpool-worker: %s\n", err);
 		return 1;
@@ -131,6 +136,20 @@ cmd_probe(const struct options *o)
 }
 
 static int
+cmd_peek(const struct options *o)
+{
+	uint32_t mem_mib, vcpus;
+	char err[512];
+
+	if (adopt_peek(o->snapshot, &mem_mib, &vcpus, err, sizeof(err)) < 0) {
+		(void)fprintf(stderr, "%s\n", err);
+		return 1;
+	}
+	(void)printf("%u\t%u\n", mem_mib, vcpus);
+	return 0;
+}
+
+static int
 cmd_doctor(const struct options *o)
 {
 	return doctor_run(o->json);
@@ -142,6 +161,7 @@ static const struct {
 } commands[] = {
     {"fork-server", cmd_fork_server},
     {"probe", cmd_probe},
+    {"peek", cmd_peek},
     {"doctor", cmd_doctor},
 };
 
@@ -149,13 +169,21 @@ int
 main(int argc, char **argv)
 {
 	struct options o = {
-	    .control = -1, .segment = -1, .lock = -1, .memory = 128, .vcpus = 1, .accel = "auto"};
+	    .control = -1,
+	    .segment = -1,
+	    .lock = -1,
+	    .snapshot = -1,
+	    .memory = 128,
+	    .vcpus = 1,
+	    .accel = "auto",
+	};
 
 	for (size_t i = 0; argc >= 2 && i < ARRAY_SIZE(commands); i++) {
 		if (strcmp(argv[1], commands[i].name) != 0)
 			continue;
 		return parse(&o, argc - 1, argv + 1) < 0 ? 2 : commands[i].run(&o);
 	}
-	(void)fprintf(stderr, "usage: vmpool-worker fork-server|probe|doctor (see vmpoold(8))\n");
+	(void)fprintf(stderr,
+		      "usage: vmpool-worker fork-server|probe|peek|doctor (see vmpoold(8))\n");
 	return 2;
 }

@@ -8,7 +8,10 @@
  * qemu_template.c and qemu_capture.c are what templates need.
  */
 #include "worker/qemu.h"
+#include "worker/qemu_args.h"
 #include "worker/qemu_machine.h"
+#include "worker/snapsum.h"
+#include "worker/tsc.h"
 
 #include "kvm/vm.h"
 
@@ -239,9 +242,44 @@ qemu_check(char *err, size_t errlen)
 		    QEMU_PROGRAM);
 }
 
+/* "QEMU emulator version 7.2.22 (Debian ...)": a version's point releases have the same
+ * processors and states. */
+static int
+qemu_version(char *buf, size_t len, char *err, size_t errlen)
+{
+	FILE *f = popen(QEMU_PROGRAM " --version", "re");
+	unsigned major = 0, minor = 0;
+	int n = f == NULL ? 0 : fscanf(f, "QEMU emulator version %u.%u", &major, &minor);
+
+	if (f != NULL)
+		(void)pclose(f);
+	if (n != 2)
+		return fail(EIO, err, errlen, "%s does not tell its version", QEMU_PROGRAM);
+	(void)snprintf(buf, len, "%u.%u", major, minor);
+	return 0;
+}
+
+static int
+machine_qemu_identify(uint32_t vcpus, uint8_t cpu[16], uint32_t *khz, char *err, size_t errlen)
+{
+	char version[32], text[96];
+	uint64_t sum;
+	int n, r = qemu_version(version, sizeof(version), err, errlen);
+
+	if (r < 0)
+		return r;
+	n = snprintf(text, sizeof(text), "%s %s %u", version, QEMU_CPU, vcpus);
+	sum = snapsum(text, (size_t)n);
+	memcpy(cpu, &sum, sizeof(sum));
+	*khz = tsc_khz();
+	return 0;
+}
+
 const struct machine_ops machine_qemu = {
     .name = "tcg",
     .shells = 1,
+    .copies = true,
+    .identify = machine_qemu_identify,
     .start = machine_qemu_start,
     .load = qemu_template_load,
     .capture = qemu_capture_begin,

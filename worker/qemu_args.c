@@ -11,8 +11,6 @@
 
 #include "kvm/proto.h"
 
-/* Emulated `rep movsb` moves a byte at a time: keep the guest from preferring it. */
-#define QEMU_CPU "max,-erms"
 /* Translated code kept per VM; used as far as the guest runs new code, 8 MiB until
  * its first command has ended. A buffer which cannot hold what a command needs is
  * flushed over and over: with 4 MiB an `echo` takes 220 ms instead of 7. */

@@ -9,6 +9,8 @@
 
 #define QEMU_ARGS_MAX 48
 #define QEMU_ARGS_TEXT 4096
+/* Emulated `rep movsb` moves a byte at a time: keep the guest from preferring it. */
+#define QEMU_CPU "max,-erms"
 
 enum qemu_role {
 	QEMU_BOOT,     /* boots the kernel; memory private, or shared on mem */

@@ -347,12 +347,27 @@ snap_open(int fd, struct snap *out, char *err, size_t errlen)
 	return 0;
 }
 
+int
+snap_peek(int fd, struct snap_info *out, char *err, size_t errlen)
+{
+	struct snapfile_header h;
+	uint64_t size;
+	int r = regular_size(fd, &size, err, errlen);
+
+	if (r == 0)
+		r = check_magic(fd, size, &h, err, errlen);
+	if (r == 0)
+		r = check_header(&h, err, errlen);
+	*out = r == 0 ? h.info : (struct snap_info){.mem_mib = 0};
+	return r;
+}
+
 void
 snap_describe_check(const struct snap *s, char *buf, size_t len)
 {
 	double seconds = (double)MAX(s->ns, 1) / 1e9;
 
-	(void)snprintf(buf, len, "%.0f MiB (%.1f MiB of data) in %.3f s, %.1f GB/s",
+	(void)snprintf(buf, len, "%.0f MiB (%.1f MiB of data) in %.3f s, %.0f MB/s",
 		       (double)s->checked / MIB, (double)s->read / MIB, seconds,
-		       (double)s->read / 1e9 / seconds);
+		       (double)s->read / 1e6 / seconds);
 }

@@ -106,7 +106,9 @@ int snap_finish(int fd, const struct snap_info *info, const struct snap_source *
 
 /* Check everything: -SNAP_E... above, or -errno. The descriptor stays the caller's. */
 int snap_open(int fd, struct snap *out, char *err, size_t errlen) must_check;
-/* "512 MiB (93.1 MiB of data) in 0.021 s, 4.4 GB/s" */
+/* What its header says, checked by itself alone. The same errors. */
+int snap_peek(int fd, struct snap_info *out, char *err, size_t errlen) must_check;
+/* "512 MiB (93.1 MiB of data) in 0.021 s, 4400 MB/s" */
 void snap_describe_check(const struct snap *s, char *buf, size_t len);
 
 #endif

@@ -57,9 +57,7 @@ snapinfo_wrong(const struct snap_info *i)
 		return "bad version text";
 	if (!text_ok(i->warmup, sizeof(i->warmup), true))
 		return "bad warm-up text";
-	if (i->created_s >= YEAR_10000)
-		return "bad time of creation";
-	return i->zero != 0 ? "a reserved field is not zero" : NULL;
+	return i->created_s >= YEAR_10000 ? "bad time of creation" : NULL;
 }
 
 struct snap_info
@@ -75,7 +73,7 @@ snapinfo_clean(const struct snap_info *info)
 	return i;
 }
 
-enum field_kind { TEXT, NUMBER, MEBIBYTES, HASH };
+enum field_kind { TEXT, NUMBER, MEBIBYTES, KILOHERTZ, HASH };
 
 static const struct field {
 	const char *name;
@@ -88,6 +86,7 @@ static const struct field {
     {"kernel", HASH, offsetof(struct snap_info, kernel)},
     {"image", HASH, offsetof(struct snap_info, image)},
     {"CPU feature set", HASH, offsetof(struct snap_info, cpu)},
+    {"TSC rate", KILOHERTZ, offsetof(struct snap_info, tsc_khz)},
     {"memory size", MEBIBYTES, offsetof(struct snap_info, mem_mib)},
     {"number of vCPUs", NUMBER, offsetof(struct snap_info, vcpus)},
 };
@@ -97,6 +96,12 @@ hex(const uint8_t *hash, char out[HEX_LEN])
 {
 	for (size_t i = 0; i < SNAP_HASH_LEN; i++)
 		(void)sprintf(out + 2 * i, "%02x", hash[i]);
+}
+
+static const char *
+field_unit(enum field_kind kind)
+{
+	return kind == MEBIBYTES ? " MiB" : kind == KILOHERTZ ? " kHz" : "";
 }
 
 static void
@@ -111,8 +116,15 @@ field_text(const struct field *f, const struct snap_info *info, char out[static 
 		(void)snprintf(out, HEX_LEN, "%s", (const char *)at);
 	} else {
 		memcpy(&n, at, sizeof(n));
-		(void)snprintf(out, HEX_LEN, "%" PRIu32 "%s", n, f->kind == NUMBER ? "" : " MiB");
+		(void)snprintf(out, HEX_LEN, "%" PRIu32 "%s", n, field_unit(f->kind));
 	}
+}
+
+/* The same rate, measured twice. */
+static bool
+rates_agree(uint32_t a, uint32_t b)
+{
+	return MAX(a, b) - MIN(a, b) <= MIN(a, b) / 200;
 }
 
 int
@@ -124,6 +136,8 @@ snap_check_fits(const struct snap_info *snap, const struct snap_info *mine, char
 	for (size_t i = 0; i < ARRAY_SIZE(fields); i++) {
 		field_text(&fields[i], snap, theirs);
 		field_text(&fields[i], mine, ours);
+		if (fields[i].kind == KILOHERTZ && rates_agree(snap->tsc_khz, mine->tsc_khz))
+			continue;
 		if (strcmp(theirs, ours) != 0)
 			return fail(SNAP_EMISMATCH, err, errlen,
 				    "made with another %s: %s, the pool has %s", fields[i].name,

@@ -25,7 +25,7 @@ struct snap_info {
 	uint64_t created_s;		/* wall clock; 0: snap_finish fills it in */
 	uint32_t layout;		/* of devices and machine state: the caller's number */
 	uint32_t mem_mib, vcpus;
-	uint32_t zero;					     /* always 0 */
+	uint32_t tsc_khz; /* told to the guest; 0: in the state */
 	uint8_t kernel[SNAP_HASH_LEN], image[SNAP_HASH_LEN]; /* snap_hash_file */
 	uint8_t cpu[SNAP_HASH_LEN];			     /* of the CPU features; opaque here */
 };
@@ -38,7 +38,8 @@ struct snap_info snapinfo_clean(const struct snap_info *info);
 
 /* Can a pool of this configuration run it? 0, or -SNAP_EMISMATCH and the first field
  * that differs, with both values. To accept any value of a field, copy it from the
- * snapshot into mine first. warmup and created_s are not compared. */
+ * snapshot into mine first. warmup and created_s are not compared; TSC rates may differ
+ * by half a percent, as they are measured. */
 int snap_check_fits(const struct snap_info *snap, const struct snap_info *mine, char *err,
 		    size_t errlen) must_check;
 

@@ -6,6 +6,7 @@
  */
 #include "worker/worker.h"
 #include "shm/ctl.h"
+#include "worker/copy.h"
 #include "worker/job.h"
 
 #include <poll.h>
@@ -26,6 +27,7 @@ struct worker {
 	int error;	   /* of worker_prepare, and why */
 	char err[512];
 	struct job job;
+	struct copy copy;
 };
 
 /* --- telling the supervisor ------------------------------------------------------ */
@@ -60,6 +62,18 @@ tell_checked(struct worker *w, int error)
 
 	w->job.check = CHECK_NONE;
 	tell(w, &msg);
+}
+
+/* Say how the copy of the VM ended; a fork's goes with its two files. */
+static void
+tell_captured(struct worker *w, struct worker_msg *msg, int error, const int *fds)
+{
+	msg->magic = CTL_MAGIC;
+	msg->kind = WORKER_CAPTURED;
+	msg->error = error;
+	if (ctl_send(w->place.control, msg, sizeof(*msg), fds,
+		     error == 0 && fds[0] >= 0 ? TEMPLATE_FILES : 0) < 0)
+		loop_stop(w->loop, 1);
 }
 
 static void
@@ -105,11 +119,27 @@ worker_load(struct worker *w)
 	job_renew(&w->job);
 }
 
-static int
-worker_told(struct worker *w, const struct worker_msg *msg)
+/* Copy the VM: the answer follows, unless it is no at once. */
+static void
+worker_copy(struct worker *w, const struct worker_msg *msg, int *file)
 {
-	if (msg->magic != CTL_MAGIC || !w->announced)
+	struct worker_msg no = {.error = 0};
+	int r = copy_begin(&w->copy, &w->cfg, &w->job, w->machine, msg->lease, file, no.text,
+			   sizeof(no.text));
+
+	if (r < 0)
+		tell_captured(w, &no, r, (int[]){-1});
+}
+
+static int
+worker_told(struct worker *w, const struct worker_msg *msg, int *file)
+{
+	if (msg->magic != CTL_MAGIC || !w->announced || w->copy.busy)
 		return -EPROTO;
+	if (msg->kind == WORKER_CAPTURE) {
+		worker_copy(w, msg, file);
+		return 0;
+	}
 	if (msg->kind == WORKER_CHECK) {
 		if (job_check(&w->job) < 0)
 			tell_checked(w, -EBUSY);
@@ -127,14 +157,15 @@ on_control(struct loop_op *op, int res)
 	struct worker *w = op->owner;
 	struct pollfd p = {.fd = w->place.control, .events = POLLIN};
 	struct worker_msg msg;
-	int r = MIN(res, 0);
+	int file = -1, r = MIN(res, 0);
 
 	CHECK_OBJ(w, WORKER_MAGIC);
 	/* One event may stand for several messages; the socket itself blocks. */
 	while (r == 0 && poll(&p, 1, 0) == 1) {
-		r = ctl_recv(w->place.control, &msg, sizeof(msg), NULL, 0);
+		r = ctl_recv(w->place.control, &msg, sizeof(msg), &file, 1);
 		if (r == 0)
-			r = worker_told(w, &msg);
+			r = worker_told(w, &msg, &file);
+		closep(&file);
 	}
 	if (r < 0)
 		loop_stop(w->loop, 0);
@@ -176,6 +207,32 @@ on_ended(void *owner)
 }
 
 static void
+on_captured(void *owner, int error, uint64_t state_len, const char *why)
+{
+	struct worker *w = owner;
+	struct worker_msg msg = {.took_ns = 0};
+	int fds[TEMPLATE_FILES] = {-1, -1};
+	int r;
+
+	CHECK_OBJ(w, WORKER_MAGIC);
+	r = copy_captured(&w->copy, error, state_len, why, &msg.tmpl, fds, msg.text,
+			  sizeof(msg.text));
+	tell_captured(w, &msg, r, fds);
+	template_close(fds);
+}
+
+/* Go on with a copy of the VM, if one is being made. */
+static void
+worker_pump_copy(struct worker *w)
+{
+	struct worker_msg no = {.error = 0};
+	int r = copy_pump(&w->copy, no.text, sizeof(no.text));
+
+	if (r < 0)
+		tell_captured(w, &no, r, (int[]){-1});
+}
+
+static void
 on_timer(struct loop_op *op, int res)
 {
 	struct worker *w = op->owner;
@@ -193,13 +250,23 @@ on_timer(struct loop_op *op, int res)
 	job_expire(&w->job, now_ns());
 }
 
+static uint64_t
+worker_due(const struct worker *w)
+{
+	uint64_t job = job_deadline(&w->job), copy = copy_deadline(&w->copy);
+
+	if (!w->announced)
+		return w->start_ns + WORKER_READY_NS;
+	return copy == 0 || (job != 0 && job < copy) ? job : copy;
+}
+
 /* Before the loop sleeps: look at what has changed, move what can be moved. */
 static bool
 on_idle(void *owner)
 {
 	struct worker *w = owner;
-	bool busy = !job_sleep(&w->job);
-	uint64_t due = w->announced ? job_deadline(&w->job) : w->start_ns + WORKER_READY_NS;
+	bool copying = w->copy.busy, busy = !job_sleep(&w->job);
+	uint64_t due;
 
 	if (w->job.ready && !w->announced)
 		tell_ready(w);
@@ -209,6 +276,10 @@ on_idle(void *owner)
 		worker_end(w, -EPROTO, w->job.failure);
 		return true;
 	}
+	worker_pump_copy(w);
+	/* Requests have waited for the end of the copy. */
+	busy |= copying && !w->copy.busy;
+	due = worker_due(w);
 	if (due != 0 && (!w->timer.armed || w->timer.due_ns != due))
 		loop_timer(w->loop, &w->timer, due);
 	else if (due == 0 && w->timer.armed)
@@ -230,7 +301,8 @@ int
 worker_prepare(struct worker **out, const struct worker_config *cfg)
 {
 	struct worker *w = calloc(1, sizeof(*w));
-	const struct machine_events events = {.channel = on_channel, .ended = on_ended, .owner = w};
+	const struct machine_events events = {
+	    .channel = on_channel, .ended = on_ended, .captured = on_captured, .owner = w};
 
 	*out = w;
 	if (w == NULL)
@@ -239,6 +311,7 @@ worker_prepare(struct worker **out, const struct worker_config *cfg)
 	w->cfg = *cfg;
 	/* A machine that ends before there is a place has nobody to tell. */
 	w->place = (struct worker_place){.control = -1, .request = -1, .response = -1};
+	w->copy = (struct copy){.file = -1, .fds = {-1, -1}};
 	w->start_ns = now_ns();
 	w->error = loop_new(&w->loop, 64, w->err, sizeof(w->err));
 	if (w->error == 0)
@@ -303,6 +376,7 @@ worker_serve(struct worker *w, const struct worker_place *place)
 		r = loop_run(w->loop);
 	}
 	loop_free(w->loop);
+	copy_fini(&w->copy);
 	w->cfg.ops->free(w->machine);
 	w->magic = 0;
 	free(w);

@@ -190,7 +190,8 @@ boot(struct machine_config cfg)
 		if (machine_qemu.capture(g.machine, &to, err, sizeof(err)) < 0)
 			bench_die("capture: %s", err);
 		await(&g, &g.captures);
-		tmpl = (struct machine_template){cfg.mem_fd, to.state_fd, 0, 0, g.state_len};
+		tmpl = (struct machine_template){
+		    .mem_fd = cfg.mem_fd, .state_fd = to.state_fd, .state_len = g.state_len};
 	} else {
 		(void)close(cfg.mem_fd);
 	}

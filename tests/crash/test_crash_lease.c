@@ -247,6 +247,20 @@ do_ready(struct scene *s)
 	return sup_ready(s->seg, s->slot, 1) != 0;
 }
 
+static int
+do_lend(struct scene *s)
+{
+	uint64_t word;
+
+	return sup_lend(s->seg, s->slot, s->victim, 1, &word) != 0;
+}
+
+static int
+do_touch(struct scene *s)
+{
+	return sup_touch(s->seg, s->slot, slot_generation(s->lease[0].word)) != 0;
+}
+
 /* The first waiter gives up just when it is granted the VM. */
 static void
 give_up(void *arg)
@@ -385,6 +399,8 @@ static const struct scenario scenarios[] = {
     {"ready, idle", one_starting, do_ready, NULL},
     {"ready, granted", starting_and_waited_for, do_ready, NULL},
     {"ready, granted to one who gives up", starting_and_two_wait, do_ready_crossed, NULL},
+    {"lend a copy", one_starting, do_lend, NULL},
+    {"touched by another way", one_leased, do_touch, NULL},
     {"reset, idle", one_resetting, do_reset, NULL},
     {"reset, granted", resetting_and_waited_for, do_reset, NULL},
     {"evict the only one", one_idle, do_evict, NULL},

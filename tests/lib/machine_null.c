@@ -45,7 +45,8 @@ struct machine {
 	int bell;
 	bool rung;
 	bool ended;
-	bool marked; /* mkdir has run */
+	bool marked;	  /* mkdir has run */
+	bool born_marked; /* ... in the template */
 	struct loop_op run, timer;
 	size_t in_len, out_off, out_len;
 	uint8_t in[2 * FRAME_MAX], out[2 * ROOM];
@@ -492,7 +493,13 @@ machine_null_start(struct machine **out, const struct machine_config *cfg, struc
 	loop_op_init(&m->run, on_run, m);
 	loop_op_init(&m->timer, on_timer, m);
 	loop_watch(loop, &m->run, m->bell);
-	if (cfg->tmpl == NULL) {
+	if (cfg->tmpl != NULL) {
+		char state[5] = "";
+
+		(void)!pread(cfg->tmpl->state_fd, state, sizeof(state),
+			     (off_t)cfg->tmpl->state_off);
+		m->born_marked = state[4] == 'M';
+	} else {
 		say(m, PROTO_READY, 0, &ready, sizeof(ready));
 		ring(m);
 	}
@@ -510,7 +517,8 @@ machine_null_load(struct machine *m, uint64_t *dirty_pages, char *err, size_t er
 	for (size_t i = 0; i < PROTO_STREAMS_MAX; i++)
 		stream_free(&m->stream[i]);
 	m->in_len = m->out_len = m->out_off = 0;
-	m->marked = m->ended = false;
+	m->marked = m->born_marked;
+	m->ended = false;
 	*dirty_pages = 1;
 	return 0;
 }
@@ -519,9 +527,9 @@ static int
 machine_null_capture(struct machine *m, const struct machine_capture *to, char *err, size_t errlen)
 {
 	CHECK_OBJ(m, NULL_MAGIC);
-	if (pwrite(to->state_fd, "null", 4, (off_t)to->state_off) != 4)
+	if (pwrite(to->state_fd, m->marked ? "nullM" : "null-", 5, (off_t)to->state_off) != 5)
 		return fail(errno, err, errlen, "writing the state: %m");
-	m->events.captured(m->events.owner, 0, 4, "");
+	m->events.captured(m->events.owner, 0, 5, "");
 	return 0;
 }
 
@@ -534,7 +542,19 @@ machine_null_resume(struct machine *m, char *err, size_t errlen)
 	return 0;
 }
 
+static int
+machine_null_identify(uint32_t vcpus, uint8_t cpu[16], uint32_t *tsc_khz, char *err, size_t errlen)
+{
+	(void)vcpus;
+	(void)cpu;
+	(void)err;
+	(void)errlen;
+	*tsc_khz = 0;
+	return 0;
+}
+
 const struct machine_ops machine_null = {
+    .identify = machine_null_identify,
     .name = "null",
     .shells = 1,
     .resets = true,

@@ -2,6 +2,7 @@
  *
  * test_lease_sup.c - the supervisor's calls: every one in every state of a slot.
  */
+#include "shm/hist.h"
 #include "tests/lib/leasetest.h"
 #include <string.h>
 
@@ -37,6 +38,8 @@ put_into(struct seg *seg, enum slot_state state)
 enum op {
 	OP_WORKER,
 	OP_READY,
+	OP_LEND,
+	OP_TOUCH,
 	OP_RESET,
 	OP_CHECK_BEGIN,
 	OP_CHECK_END,
@@ -53,6 +56,8 @@ static const int outcome[OPS][SLOT_STATES] = {
     /*            EMPTY    STARTING        IDLE            IN_USE          RESETTING DEAD */
     [OP_WORKER] = {REFUSED, SLOT_STARTING, REFUSED, REFUSED, REFUSED, REFUSED},
     [OP_READY] = {REFUSED, SLOT_IDLE, REFUSED, REFUSED, REFUSED, REFUSED},
+    [OP_LEND] = {REFUSED, SLOT_IN_USE, REFUSED, REFUSED, REFUSED, REFUSED},
+    [OP_TOUCH] = {REFUSED, REFUSED, REFUSED, SLOT_IN_USE, REFUSED, REFUSED},
     [OP_RESET] = {REFUSED, REFUSED, REFUSED, REFUSED, SLOT_IDLE, REFUSED},
     [OP_CHECK_BEGIN] = {REFUSED, REFUSED, SLOT_RESETTING, REFUSED, REFUSED, REFUSED},
     [OP_CHECK_END] = {REFUSED, REFUSED, REFUSED, REFUSED, REFUSED, REFUSED},
@@ -67,12 +72,15 @@ static int
 run_op(struct seg *seg, enum op op, const struct lease *lease)
 {
 	struct lease l = *lease;
+	uint64_t word;
 	uint32_t slot;
 	int r;
 
 	switch (op) {
 	case OP_WORKER: return sup_set_worker(seg, 0, 4711);
 	case OP_READY: return sup_ready(seg, 0, 1);
+	case OP_LEND: (void)testpool_client(seg); return sup_lend(seg, 0, 0, 1, &word);
+	case OP_TOUCH: return sup_touch(seg, 0, slot_generation(l.word));
 	case OP_RESET: return sup_reset_done(seg, 0, 5);
 	case OP_CHECK_BEGIN: r = sup_check_begin(seg, &slot); return r == -ENOENT ? -ESTALE : r;
 	case OP_CHECK_END: return sup_check_end(seg, 0, true);
@@ -114,6 +122,52 @@ every_call_in_every_state(void **state)
 			good(seg);
 			testpool_free(seg);
 		}
+}
+
+/* A copy of a used VM goes to whom it was made for, and to nobody after that. */
+static void
+lent_and_never_idle(void **state)
+{
+	struct seg *seg = *state;
+	uint32_t client = testpool_client(seg), slot = testpool_start(seg);
+	struct lease lease = {.slot = slot};
+
+	assert_int_equal(sup_lend(seg, slot, client + 1, 1, &lease.word), -ESRCH);
+	assert_int_equal(sup_lend(seg, slot, seg->nclients, 1, &lease.word), -ESRCH);
+	assert_int_equal(testpool_state(seg, slot), SLOT_STARTING);
+	assert_int_equal(sup_lend(seg, slot, client, 1, &lease.word), 0);
+	assert_int_equal(lease_check(seg, &lease), 0);
+	assert_int_equal(slot_client(lease.word), client);
+	assert_int_equal(testpool_stat(seg, C_miss_count), 1);
+	assert_int_equal(testpool_stat(seg, C_spawn_count), 1);
+	good(seg);
+	hist_add(&seg->chan[slot].hist[H_acquire_ns], 1);
+	/* Nobody has used it through its ring, all the same it is used. */
+	assert_int_equal(lease_release(seg, &lease, -1), 0);
+	assert_int_equal(testpool_state(seg, slot), SLOT_RESETTING);
+	assert_int_equal(atomic_load(&seg->slot[slot].resetting), RESETTING_USED);
+	good(seg);
+}
+
+/* So is one that was reached by another way. */
+static void
+touched_by_another_way(void **state)
+{
+	struct seg *seg = *state;
+	uint32_t slot = testpool_ready(seg);
+	struct lease lease = hit(seg, testpool_client(seg));
+
+	assert_int_equal(sup_touch(seg, slot, slot_generation(lease.word) + 1), -ESTALE);
+	assert_int_equal(sup_touch(seg, slot, slot_generation(lease.word)), 0);
+	assert_int_equal(lease_check(seg, &lease), 0);
+	assert_int_equal(lease_release(seg, &lease, -1), 0);
+	assert_int_equal(testpool_state(seg, slot), SLOT_RESETTING);
+	/* ... until it is reset. */
+	assert_int_equal(sup_reset_done(seg, slot, 1), 0);
+	lease = hit(seg, 0);
+	assert_int_equal(lease_release(seg, &lease, -1), 0);
+	assert_int_equal(testpool_state(seg, slot), SLOT_IDLE);
+	good(seg);
 }
 
 static void
@@ -375,6 +429,8 @@ main(void)
 	const struct CMUnitTest tests[] = {
 #define TEST(name) POOL_TEST(name, &policy)
 	    cmocka_unit_test(every_call_in_every_state),
+	    TEST(lent_and_never_idle),
+	    TEST(touched_by_another_way),
 	    TEST(start_is_bounded),
 	    TEST(dead_slots_are_no_vms),
 	    TEST(start_resets_the_channel),

@@ -77,7 +77,10 @@ capture_boot(struct qguest *g, struct machine_template *t, uint32_t vcpus)
 	print_message("# boot %.0f ms, capture %.1f ms, state %llu bytes, memory %llu KiB\n",
 		      boot_ms, ms_since(start), (unsigned long long)g->state_len,
 		      (unsigned long long)bytes_of(cfg.mem_fd) >> 10);
-	*t = (struct machine_template){cfg.mem_fd, to.state_fd, 0, STATE_OFF, g->state_len};
+	*t = (struct machine_template){.mem_fd = cfg.mem_fd,
+				       .state_fd = to.state_fd,
+				       .state_off = STATE_OFF,
+				       .state_len = g->state_len};
 }
 
 static void
@@ -242,7 +245,8 @@ snapshots_of_snapshots(void **state)
 		uint64_t start = now_ns();
 
 		qguest_ping(&g);
-		t[i] = (struct machine_template){qguest_memfd(0), qguest_memfd(0), 0, 0, 0};
+		t[i] = (struct machine_template){.mem_fd = qguest_memfd(0),
+						 .state_fd = qguest_memfd(0)};
 		if (qguest_capture(&g, t[i].mem_fd, t[i].state_fd) != 0)
 			fail_msg("capture: %s", g.why);
 		t[i].state_len = g.state_len;

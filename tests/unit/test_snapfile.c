@@ -206,7 +206,7 @@ described(void **state)
 			    "image 66656463, taken 2026-11-23 09:45:22 UTC, warmed up by "
 			    "sh -c 'python3 -c pass'");
 	snap_describe_check(&s, text, sizeof(text));
-	assert_string_equal(text, "512 MiB (96.0 MiB of data) in 0.021 s, 4.8 GB/s");
+	assert_string_equal(text, "512 MiB (96.0 MiB of data) in 0.021 s, 4793 MB/s");
 }
 
 /* --- what a caller can get wrong ---------------------------------------------------------- */

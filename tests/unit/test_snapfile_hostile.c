@@ -260,8 +260,8 @@ static void
 forged_numbers(void **state)
 {
 	static void *const words[] = {
-	    &forged.header_len, &forged.chunk_len, &forged.chunks,     &forged.info.mem_mib,
-	    &forged.info.zero,	&forged.zero,	   &forged.zero[2844],
+	    &forged.header_len,	  &forged.chunk_len, &forged.chunks,
+	    &forged.info.mem_mib, &forged.zero,	     &forged.zero[2844],
 	};
 	static void *const longs[] = {
 	    &forged.file_len, &forged.table_off, &forged.table_len, &forged.mem_off,
