@@ -37,14 +37,49 @@ null_mode(void)
 		(void)fclose(f);
 }
 
+/* "Capture": a byte into the file, or two empty files. Mode "busy": the VM is not at rest;
+ * "stuck": no answer; "torn": the worker dies of it. */
+static int
+null_capture(int sock, struct worker_msg *msg, int file)
+{
+	int fds[] = {-1, -1}, r;
+
+	if (strcmp(mode, "stuck") == 0)
+		return 0;
+	if (strcmp(mode, "torn") == 0)
+		_exit(5);
+	msg->kind = WORKER_CAPTURED;
+	if (strcmp(mode, "busy") == 0) {
+		msg->error = -EBUSY;
+		(void)snprintf(msg->text, sizeof(msg->text), "commands run in it");
+	} else if (file >= 0) {
+		msg->error = write(file, "!", 1) == 1 ? 0 : -errno;
+	} else {
+		fds[0] = memfd_create("null", MFD_CLOEXEC);
+		fds[1] = memfd_create("null", MFD_CLOEXEC);
+	}
+	r = ctl_send(sock, msg, sizeof(*msg), fds, fds[1] >= 0 ? 2 : 0);
+	closep(&fds[0]);
+	closep(&fds[1]);
+	return r;
+}
+
 /* Serve until STOP or the supervisor's end. Mode "sick": no health check passes;
  * "silent": none is answered. */
 static void
 null_serve(int sock)
 {
 	struct worker_msg msg;
+	int file = -1;
 
-	while (ctl_recv(sock, &msg, sizeof(msg), NULL, 0) == 0 && msg.kind != WORKER_STOP) {
+	while (ctl_recv(sock, &msg, sizeof(msg), &file, 1) == 0 && msg.kind != WORKER_STOP) {
+		if (msg.kind == WORKER_CAPTURE) {
+			null_mode();
+			if (null_capture(sock, &msg, file) < 0)
+				return;
+			closep(&file);
+			continue;
+		}
 		if (msg.kind == WORKER_RESET) {
 			msg.kind = WORKER_READY;
 			if (ctl_send(sock, &msg, sizeof(msg), NULL, 0) < 0)
@@ -60,8 +95,9 @@ null_serve(int sock)
 	}
 }
 
+/* Mode "nocopy": one that goes on from a copy ends at once. */
 static _Noreturn void
-null_worker(int sock, pid_t supervisor)
+null_worker(int sock, pid_t supervisor, bool copy)
 {
 	struct worker_msg msg = {.magic = CTL_MAGIC, .kind = WORKER_READY, .took_ns = 1};
 	const char *text;
@@ -76,6 +112,8 @@ null_worker(int sock, pid_t supervisor)
 		msg.error = -atoi(mode + 5);
 		(void)snprintf(msg.text, sizeof(msg.text), "%s", text != NULL ? text + 1 : "");
 	}
+	if (strcmp(mode, "nocopy") == 0 && copy)
+		_exit(6);
 	if (strcmp(mode, "garbage") == 0)
 		r = ctl_send(sock, "rubbish", 7, NULL, 0);
 	else if (strcmp(mode, "hang") == 0)
@@ -128,7 +166,8 @@ null_spawn(int control, int lock, const struct fsrv_request *req, const int *fds
 	int pidfd = -1, r;
 
 	null_mode();
-	if (strcmp(mode, "nofork") == 0 && req->kind == FSRV_SPAWN) {
+	if ((strcmp(mode, "nofork") == 0 && req->kind == FSRV_SPAWN) ||
+	    (strcmp(mode, "nocopyfork") == 0 && req->kind == FSRV_FORK)) {
 		ans.error = -EAGAIN;
 		return ctl_send(control, &ans, sizeof(ans), NULL, 0);
 	}
@@ -138,7 +177,7 @@ null_spawn(int control, int lock, const struct fsrv_request *req, const int *fds
 		(void)close(lock);
 		if (req->kind == FSRV_BUILD)
 			null_builder(fds[0]);
-		null_worker(fds[0], supervisor);
+		null_worker(fds[0], supervisor, req->kind == FSRV_FORK);
 	}
 	if (ans.pid < 0) {
 		ans.error = -errno;
@@ -180,7 +219,7 @@ int
 null_worker_main(int argc, char **argv)
 {
 	struct fsrv_request req;
-	int control, lock, fds[3], r;
+	int control, lock, fds[CTL_FDS], r;
 	pid_t supervisor;
 
 	null_mode();
@@ -200,12 +239,12 @@ null_worker_main(int argc, char **argv)
 		return 4;
 	}
 	for (;;) {
-		r = ctl_recv(control, &req, sizeof(req), fds, 3);
+		r = ctl_recv(control, &req, sizeof(req), fds, CTL_FDS);
 		if (r == 0 && req.kind != FSRV_TEMPLATE)
 			r = null_spawn(control, lock, &req, fds, supervisor);
 		if (r < 0)
 			break;
-		for (unsigned i = 0; i < 3; i++)
+		for (unsigned i = 0; i < CTL_FDS; i++)
 			closep(&fds[i]);
 	}
 	null_remove(null_option(argc, argv, "--remove="));
