@@ -45,6 +45,15 @@ avail_untouched(const struct seg *seg, uint32_t slot)
 		   atomic_load_explicit(&seg->slot[slot].req_mark, memory_order_relaxed);
 }
 
+/* Under the lock: have others joined the lease of this slot? */
+static inline bool
+avail_joined(const struct seg *seg, uint32_t slot)
+{
+	/* Changed under the lock only (sup_join). */
+	return atomic_load_explicit(&seg->slot[slot].req_mark, memory_order_relaxed) ==
+	       SHM_MARK_TOUCHED;
+}
+
 /* Stage a slot's new word, and the time of the change. */
 static inline void
 avail_stage(struct txn *txn, uint32_t slot, uint64_t word, uint64_t now)

@@ -296,39 +296,52 @@ vmpool_detach(struct vmpool *pool)
 
 /* --- later exchanges -------------------------------------------------------------- */
 
+/* Under sock_lock: one request and the descriptors of its reply. */
 static int
-fetch_bells(struct vmpool *pool, uint32_t slot, struct bells *out)
+ask(struct vmpool *pool, const struct ctl_request *req, int *fds, unsigned nfds)
 {
-	struct ctl_request req = {.magic = CTL_MAGIC, .kind = CTL_DOORBELLS, .slot = slot};
 	struct ctl_reply reply = {.kind = 0};
-	int fds[2] = {-1, -1}, r;
+	int r;
 
 	if (pool->sock_error < 0)
 		return client_fail(pool, pool->sock_error, "the connection to the pool is lost");
-	r = sock_exchange(pool, pool->sock, &req, CTL_DOORBELLS, &reply, fds, 2);
+	r = sock_exchange(pool, pool->sock, req, req->kind, &reply, fds, nfds);
 	if (r < 0) {
 		/* After anything but a refusal a late reply may still come. */
 		if (reply.kind != CTL_REFUSED)
 			pool->sock_error = r;
 		return r;
 	}
-	if (fds[0] < 0 || fds[1] < 0) {
-		closep(&fds[0]);
-		return client_fail(pool, -EPROTO, "the pool sent no doorbells");
-	}
-	*out = (struct bells){.req = fds[0], .rsp = fds[1]};
-	return 0;
+	if (fds[nfds - 1] >= 0)
+		return 0;
+	for (unsigned i = 0; i < nfds; i++)
+		closep(&fds[i]);
+	return client_fail(pool, -EPROTO, "the pool sent too few descriptors");
+}
+
+int
+client_ask(struct vmpool *pool, const struct ctl_request *req, int *fds, unsigned nfds)
+{
+	int r;
+
+	AZ(pthread_mutex_lock(&pool->sock_lock));
+	r = ask(pool, req, fds, nfds);
+	AZ(pthread_mutex_unlock(&pool->sock_lock));
+	return r;
 }
 
 int
 client_bells(struct vmpool *pool, uint32_t slot, struct bells *out)
 {
+	const struct ctl_request req = {.magic = CTL_MAGIC, .kind = CTL_DOORBELLS, .slot = slot};
 	struct bells *b = &pool->bells[slot];
-	int r = 0;
+	int fds[2], r = 0;
 
 	AZ(pthread_mutex_lock(&pool->sock_lock));
 	if (b->req < 0) {
-		r = fetch_bells(pool, slot, b);
+		r = ask(pool, &req, fds, 2);
+		if (r == 0)
+			*b = (struct bells){.req = fds[0], .rsp = fds[1]};
 	}
 	*out = *b;
 	AZ(pthread_mutex_unlock(&pool->sock_lock));

@@ -5,6 +5,7 @@
  *   client.c        handles: attach, detach, stop; talking to the supervisor
  *   client_error.c  error texts, one line per thread
  *   client_lease.c  acquire, release, warm
+ *   client_join.c   a lease's name; joining and leaving it
  *   client_conn.c   a VM's channel: rings, doorbells, waiting, who gets which record
  *   client_stream.c one command: its stream, its windows, its end
  *   client_outq.c   ... its output that has not been fetched
@@ -70,6 +71,13 @@ struct vmpool {
 	int sock_error;	     /* the exchange is out of step: every later one fails */
 };
 
+/* What a handle has that has joined another's lease. */
+struct join_ends {
+	struct shm_chan *shm; /* its own channel; NULL: the handle holds the lease itself */
+	struct bells bells;
+	int life; /* socket: hangs up when the worker has gone, or has cut us off */
+};
+
 struct vmpool_vm {
 	unsigned magic;
 	struct vmpool *pool;
@@ -77,6 +85,7 @@ struct vmpool_vm {
 	struct vmpool_vm *next_spare; /* in pool->spare */
 	struct lease lease;
 	struct shm_chan *shm;
+	struct join_ends join;
 	pthread_mutex_t lock;
 	struct conn *conn; /* NULL until the VM is first asked for something */
 };
@@ -91,7 +100,7 @@ struct conn_ping {
 /* The client's end of a VM's channel. */
 struct conn {
 	struct ring req, rsp;
-	int req_fd, rsp_fd; /* the pool's */
+	int req_fd, rsp_fd; /* the pool's, or the join's */
 	int broken;	    /* VMPOOL_E*: everything fails with it */
 	char why[96];	    /* ... for this reason */
 	bool stalled;	    /* a request found no room since the descriptors were read */
@@ -156,6 +165,9 @@ int client_reply(const struct vmpool *pool, int r, const struct ctl_reply *reply
 		 uint32_t kind) must_check;
 /* The doorbells of a slot, from the cache or the supervisor. */
 int client_bells(struct vmpool *pool, uint32_t slot, struct bells *out) must_check;
+/* One request to the supervisor and the descriptors of its reply, all of them. */
+int client_ask(struct vmpool *pool, const struct ctl_request *req, int *fds,
+	       unsigned nfds) must_check;
 /* CLOCK_MONOTONIC deadline; < 0: LOCK_FOREVER. */
 uint64_t client_deadline(int64_t timeout_ms);
 uint64_t client_deadline_from(uint64_t now, int64_t timeout_ms);
@@ -170,6 +182,14 @@ struct vmpool_vm *client_vm(struct vmpool *pool, const struct lease *lease);
  * lease or not. */
 void client_release_all(struct vmpool *pool);
 void client_free_vms(struct vmpool *pool);
+/* A handle for a lease; NULL: out of memory. And back, when it has none any more. */
+struct vmpool_vm *client_vm_get(struct vmpool *pool) must_check;
+void client_vm_put(struct vmpool_vm *vm);
+
+/* --- client_join.c --------------------------------------------------------------------- */
+
+/* Let go of what a handle has joined, if it has; the lease goes on. */
+void client_join_end(struct vmpool_vm *vm);
 
 /* --- client_conn.c: vm->lock is held by the caller, unless said otherwise --------- */
 

@@ -88,7 +88,9 @@ conn_enter(struct vmpool_vm *vm)
 		return 0;
 	/* Not under vm->lock: this may wait for the supervisor. */
 	AZ(pthread_mutex_unlock(&vm->lock));
-	r = client_bells(vm->pool, vm->lease.slot, &bells);
+	bells = vm->join.bells;
+	if (vm->join.shm == NULL)
+		r = client_bells(vm->pool, vm->lease.slot, &bells);
 	if (r < 0)
 		return r;
 	AZ(pthread_mutex_lock(&vm->lock));
@@ -123,10 +125,44 @@ conn_break(struct vmpool_vm *vm, int code, const char *fmt, ...)
 		proc_notify(proc);
 }
 
+static _Atomic uint32_t *
+worker_life(const struct vmpool_vm *vm)
+{
+	return &vm->pool->seg->slot[vm->lease.slot].life;
+}
+
+/* Does a channel that has joined still have its worker? What happens to the slot is told
+ * to the holder's channel only. */
+static int
+join_check(const struct vmpool_vm *vm)
+{
+	if (lifeline_severed(worker_life(vm)))
+		return -EOWNERDEAD;
+	/* Pairs with port_close in the worker, by rsp_seq, which grows afterwards. */
+	return atomic_load_explicit(&vm->shm->worker_asleep, memory_order_relaxed) ==
+		       SHM_CHAN_CLOSED
+		   ? -ECONNABORTED
+		   : 0;
+}
+
+/* lease_check, and for a channel that has joined more than that. */
+static int
+vm_check(const struct vmpool_vm *vm)
+{
+	int r = lease_check(vm->pool->seg, &vm->lease), ended;
+
+	if (r < 0 || vm->join.shm == NULL)
+		return r;
+	r = join_check(vm);
+	/* If the lease, or the supervisor, has ended, that came first, and says more. */
+	ended = r < 0 ? lease_check(vm->pool->seg, &vm->lease) : 0;
+	return ended < 0 ? ended : r;
+}
+
 int
 conn_check(struct vmpool_vm *vm)
 {
-	int r = vm->conn->broken == 0 ? lease_check(vm->pool->seg, &vm->lease) : 0;
+	int r = vm->conn->broken == 0 ? vm_check(vm) : 0;
 
 	/* What the VM said before it ended still counts. */
 	if (r < 0)
@@ -137,6 +173,12 @@ conn_check(struct vmpool_vm *vm)
 		conn_break(vm, VMPOOL_EVMDIED, "the VM in slot %u died", vm->lease.slot);
 		break;
 	case -ENOTCONN: conn_break(vm, VMPOOL_ERESTARTED, "the pool's supervisor has died"); break;
+	case -ECONNABORTED:
+		conn_break(
+		    vm, VMPOOL_EPROTOCOL,
+		    "cut off from the VM in slot %u: output was left unread, or a rule broken",
+		    vm->lease.slot);
+		break;
 	default: conn_break(vm, VMPOOL_ERELEASED, "the lease has ended"); break;
 	}
 	if (vm->conn->broken != 0)
@@ -312,7 +354,8 @@ conn_wait(struct vmpool_vm *vm, uint32_t seq, uint64_t deadline_ns)
 	 * fence in publish (job.c), which increments rsp_seq before it looks here. */
 	(void)atomic_fetch_add_explicit(&vm->shm->rsp_sleepers, 1, memory_order_seq_cst);
 	AZ(pthread_mutex_unlock(&vm->lock));
-	r = lifeline_wait(vm->pool->seg, &vm->shm->rsp_seq, seq, deadline_ns);
+	r = lifeline_wait_worker(vm->pool->seg, &vm->shm->rsp_seq, seq,
+				 vm->join.shm != NULL ? worker_life(vm) : NULL, deadline_ns);
 	AZ(pthread_mutex_lock(&vm->lock));
 	(void)atomic_fetch_sub_explicit(&vm->shm->rsp_sleepers, 1, memory_order_relaxed);
 	switch (r) {

@@ -75,9 +75,8 @@ vm_new(struct vmpool *pool)
 	return vm;
 }
 
-/* A handle without a lease, or NULL. */
-static struct vmpool_vm *
-vm_get(struct vmpool *pool)
+struct vmpool_vm *
+client_vm_get(struct vmpool *pool)
 {
 	struct vmpool_vm *vm;
 
@@ -89,8 +88,8 @@ vm_get(struct vmpool *pool)
 	return vm != NULL ? vm : vm_new(pool);
 }
 
-static void
-vm_put(struct vmpool_vm *vm)
+void
+client_vm_put(struct vmpool_vm *vm)
 {
 	struct vmpool *pool = vm->pool;
 
@@ -116,6 +115,7 @@ client_free_vms(struct vmpool *pool)
 		struct vmpool_vm *vm = pool->vms;
 
 		pool->vms = vm->next;
+		client_join_end(vm);
 		(void)pthread_mutex_destroy(&vm->lock);
 		vm->magic = 0;
 		free(vm);
@@ -133,7 +133,7 @@ vm_lent(struct vmpool_vm *vm)
 struct vmpool_vm *
 client_vm(struct vmpool *pool, const struct lease *lease)
 {
-	struct vmpool_vm *vm = vm_get(pool);
+	struct vmpool_vm *vm = client_vm_get(pool);
 
 	if (vm == NULL)
 		return NULL;
@@ -167,12 +167,12 @@ vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts, stru
 	r = client_enter(pool, true);
 	if (r < 0)
 		return r;
-	vm = vm_get(pool);
+	vm = client_vm_get(pool);
 	if (vm == NULL)
 		return client_fail(pool, -ENOMEM, "out of memory");
 	r = client_acquire(pool, timeout_ms, &vm->lease);
 	if (r < 0) {
-		vm_put(vm);
+		client_vm_put(vm);
 		return lease_fail(pool, r, timeout_ms);
 	}
 	*out = vm_lent(vm);
@@ -192,9 +192,14 @@ vmpool_release(struct vmpool_vm *vm)
 	if (r < 0)
 		return r;
 	conn_free(vm);
+	if (vm->join.shm != NULL) {
+		client_join_end(vm);
+		client_vm_put(vm);
+		return 0;
+	}
 	r = lifeline_alive(pool->seg) ? lease_release(pool->seg, &vm->lease, pool->kick_fd)
 				      : -ENOTCONN;
-	vm_put(vm);
+	client_vm_put(vm);
 	switch (r) {
 	case 0: return 0;
 	case -EOWNERDEAD: return client_fail(pool, VMPOOL_EVMDIED, "the VM died under its lease");

@@ -11,7 +11,8 @@
  * anything, but only one reader gets to see that, and that reader may then move
  * other commands' records. So each command that is polled has an eventfd of its
  * own beside it, and whoever moves something to a command writes that. The
- * pool's socket is in the set as well: it hangs up when the supervisor dies.
+ * pool's socket is in the set as well: it hangs up when the supervisor dies; and so is
+ * the one of a handle that has joined: it hangs up when the worker dies.
  */
 #include "shm/client.h"
 
@@ -245,6 +246,8 @@ poll_open(struct vmpool_proc *proc)
 		r = poll_add(set, vm->conn->rsp_fd);
 	if (r == 0)
 		r = poll_add(set, vm->pool->sock);
+	if (r == 0 && vm->join.shm != NULL)
+		r = poll_add(set, vm->join.life);
 	if (r < 0)
 		return client_fail(vm->pool, r, "epoll_ctl: %s", strerror(-r));
 	proc->event_fd = steal_fd(&ev);

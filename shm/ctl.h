@@ -21,6 +21,8 @@
  * ATTACH    -> ATTACHED with the segment and the doorbell eventfd (monitors: the
  *              segment read-only, nothing else), or REFUSED with a reason
  * DOORBELLS -> DOORBELLS with slot's request and response eventfds, or REFUSED
+ * JOIN      -> JOIN with the client's end of a channel to the VM of another's lease: four
+ *              descriptors, see below; or REFUSED (-ESTALE: that lease has ended)
  * STOP      -> OK at once; the supervisor drains, then ends (the socket closes)
  * SNAPSHOT  -> goes with a file, open for reading and writing: the VM of this lease
  *              is written into it; OK when it is complete, or REFUSED
@@ -36,6 +38,7 @@ enum ctl_kind {
 	CTL_STOP,
 	CTL_SNAPSHOT,
 	CTL_FORK,
+	CTL_JOIN,
 	CTL_ATTACHED = 64,
 	CTL_OK,
 	CTL_REFUSED,
@@ -44,9 +47,9 @@ enum ctl_kind {
 struct ctl_request {
 	uint32_t magic, kind;
 	uint64_t format;   /* ATTACH, MONITOR: SHM_FORMAT of the sender */
-	uint32_t slot;	   /* DOORBELLS, SNAPSHOT, FORK */
+	uint32_t slot;	   /* DOORBELLS, JOIN, SNAPSHOT, FORK */
 	uint32_t drain_ms; /* STOP: wait this long for leases to end */
-	uint64_t lease;	   /* SNAPSHOT, FORK: the lease's generation */
+	uint64_t lease;	   /* JOIN, SNAPSHOT, FORK: the lease's generation */
 	uint32_t client;   /* FORK: who is to have the copy, attached by the same process */
 	uint32_t zero;
 };
@@ -66,6 +69,21 @@ struct ctl_reply {
 struct ctl_origin {
 	uint8_t kernel[16], image[16], cpu[16];
 	uint32_t tsc_khz, zero;
+};
+
+/* What goes with JOIN, to the client and to the worker: the channel (joined.h), its two
+ * eventfds, and each side's end of a socket. On that the worker says once how it went;
+ * nothing else: its closing is how either side learns that the other is gone. */
+enum {
+	CTL_JOIN_CHAN = 0,
+	CTL_JOIN_REQUEST,
+	CTL_JOIN_RESPONSE,
+	CTL_JOIN_LIFE,
+	CTL_JOIN_FDS,
+};
+struct ctl_joined {
+	uint32_t magic;
+	int32_t error; /* 0; -ESTALE: the lease has ended; -EUSERS: too many have joined it */
 };
 
 /* A template as it is handed on: memory and state, by two descriptors, in this
@@ -117,6 +135,7 @@ struct fsrv_spawned {
  * with a descriptor, as a snapshot into that file; without, as a template. The answer is
  * CAPTURED, with the template's two descriptors in the latter case, or with the error
  * and a text.
+ * JOIN: a client joins the lease of this generation; four descriptors go with it, no answer.
  * A builder says TEMPLATE, with the template's two descriptors, or FAILED. */
 enum worker_kind {
 	WORKER_READY = 1,
@@ -128,6 +147,7 @@ enum worker_kind {
 	WORKER_CHECK,
 	WORKER_RESET,
 	WORKER_CAPTURE,
+	WORKER_JOIN,
 };
 struct worker_msg {
 	uint32_t magic, kind;
@@ -135,7 +155,7 @@ struct worker_msg {
 	uint32_t zero;
 	uint64_t took_ns;	  /* READY, TEMPLATE, CAPTURED: since it was told to */
 	uint64_t pages;		  /* READY: memory pages that the reset put back */
-	uint64_t lease;		  /* CAPTURE: the lease's generation */
+	uint64_t lease;		  /* CAPTURE, JOIN: the lease's generation */
 	struct ctl_template tmpl; /* TEMPLATE, CAPTURED */
 	char text[CTL_TEXT * 3];  /* FAILED: one line, then the tail of the console log;
 				     TEMPLATE, CAPTURED: one line on how it was made, or why not */

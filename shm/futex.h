@@ -36,18 +36,20 @@ futex_wait(const _Atomic uint32_t *word, uint32_t expected, uint64_t deadline_ns
 	return -errno;
 }
 
-/* Sleep while *a == va and *b == vb (Linux 5.16). As futex_wait, and -ENOSYS. */
+/* A word to sleep on, and what it must hold. */
+static inline struct futex_waitv
+futex_word(const _Atomic uint32_t *word, uint32_t expected)
+{
+	return (struct futex_waitv){.val = expected, .uaddr = (uintptr_t)word, .flags = FUTEX_32};
+}
+
+/* Sleep while all n words hold what they must (Linux 5.16). As futex_wait, and -ENOSYS. */
 static inline int
-futex_wait2(const _Atomic uint32_t *a, uint32_t va, const _Atomic uint32_t *b, uint32_t vb,
-	    uint64_t deadline_ns)
+futex_wait_all(struct futex_waitv *words, unsigned n, uint64_t deadline_ns)
 {
 	struct timespec ts = futex_timespec(deadline_ns);
-	struct futex_waitv w[2] = {
-	    {.val = va, .uaddr = (uintptr_t)a, .flags = FUTEX_32},
-	    {.val = vb, .uaddr = (uintptr_t)b, .flags = FUTEX_32},
-	};
 
-	if (syscall(SYS_futex_waitv, w, 2, 0, deadline_ns == UINT64_MAX ? NULL : &ts,
+	if (syscall(SYS_futex_waitv, words, n, 0, deadline_ns == UINT64_MAX ? NULL : &ts,
 		    CLOCK_MONOTONIC) >= 0)
 		return 0;
 	return -errno;

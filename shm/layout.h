@@ -52,6 +52,9 @@ enum slot_state {
 	SLOT_STATES,
 };
 
+/* A req_mark that no tail equals: the VM counts as touched, whatever its holder did. */
+#define SHM_MARK_TOUCHED UINT64_MAX
+
 /* Why a slot is RESETTING. */
 enum slot_resetting {
 	RESETTING_EVICTED = 0, /* its idle VM has to go */
@@ -68,10 +71,10 @@ struct shm_slot {
 	_Atomic uint64_t born_ns;    /* when the VM became ready, CLOCK_MONOTONIC */
 	_Atomic uint32_t worker_pid; /* 0 = none */
 	_Atomic uint32_t resetting;  /* RESETTING: enum slot_resetting, why */
-	_Atomic uint64_t
-	    req_mark;	       /* chan.req.tail when the VM became ready: untouched while equal */
-	_Atomic uint32_t life; /* the worker's thread id, then FUTEX_OWNER_DIED (lifeline_tie);
-				  0: it has not said */
+	_Atomic uint64_t req_mark; /* chan.req.tail when the VM became ready: untouched while equal;
+				      SHM_MARK_TOUCHED: the lease was joined by others */
+	_Atomic uint32_t life;	   /* the worker's thread id, then FUTEX_OWNER_DIED (lifeline_tie);
+				      0: it has not said */
 	_Atomic uint32_t pad;
 	_Atomic uint64_t pad2;
 } __attribute__((aligned(64)));
@@ -145,6 +148,7 @@ struct shm_ring {
 	_Atomic uint64_t head __attribute__((aligned(64))); /* consumer */
 };
 
+#define SHM_CHAN_CLOSED 2u /* of worker_asleep */
 struct shm_chan {
 	/* The worker's page: written by the slot's worker unless said otherwise. */
 	struct shm_ring req; /* producer: client; consumer: worker */
@@ -159,7 +163,8 @@ struct shm_chan {
 	_Atomic uint32_t rsp_pollers;	  /* 1 = the rsp eventfd is being polled too */
 	_Atomic uint32_t
 	    req_stalled; /* client: 1 = req was full, worker bumps rsp_seq after draining */
-	/* The worker sleeps in its event loop: 1 = ring the request eventfd (worker writes). */
+	/* The worker sleeps in its event loop: 1 = ring the request eventfd (worker writes).
+	 * SHM_CHAN_CLOSED: it serves this channel no more (a client's that has joined). */
 	_Atomic uint32_t worker_asleep __attribute__((aligned(64)));
 	_Atomic uint64_t counter[SLOT_COUNTERS] __attribute__((aligned(64)));
 	struct shm_hist hist[SLOT_HISTS]; /* acquire_ns: written by the lease's holder */

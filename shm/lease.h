@@ -72,14 +72,10 @@ int sup_set_worker(struct seg *seg, uint32_t slot, uint32_t pid) must_check;
 int sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns) must_check;
 
 /* STARTING -> IN_USE of this client, for a VM that was made for it alone: a copy of
- * one that somebody has used, never to be idle. Counts as sup_ready, and as a miss.
+ * one that somebody has used, so that it counts as touched. Counts as sup_ready, and as a miss.
  * *word: the lease. -ESRCH: there is no such client. */
 int sup_lend(struct seg *seg, uint32_t slot, uint32_t client, uint64_t boot_ns,
 	     uint64_t *word) must_check;
-
-/* The VM of the lease of this generation is reached by another way than its request
- * ring: however little that says, it was touched. -ESTALE: the lease has ended. */
-int sup_touch(struct seg *seg, uint32_t slot, uint64_t generation) must_check;
 
 /* The same for a VM that was put back to the template after a lease (RESETTING).
  * Counts recycle_count, reset_count, reset_ns and the memory pages it had written. */
@@ -104,6 +100,10 @@ int sup_worker_gone(struct seg *seg, uint32_t slot, enum slot_state *was) must_c
  * queue, and frees its id; counts reclaim_count. */
 int sup_client_new(struct seg *seg, uint32_t pid, uint32_t *client) must_check;
 int sup_client_gone(struct seg *seg, uint32_t client) must_check;
+
+/* Others join the lease of this generation: from now on its VM counts as touched, though
+ * its holder's ring may never be written. -ESTALE: the lease has ended. */
+int sup_join(struct seg *seg, uint32_t slot, uint64_t generation) must_check;
 
 /* POOL_DRAINING: no new claims; every waiter is woken with -ESHUTDOWN. */
 int sup_drain(struct seg *seg) must_check;

@@ -74,7 +74,10 @@ release_locked(struct seg *seg, const struct lease *lease, bool untouched, uint6
 		*ring = word == dead_word(lease);
 		return *ring ? release_dead(seg, lease, word) : -ESTALE;
 	}
-	if (__builtin_expect(untouched && release_to_idle(seg, lease->slot, word, now), 1))
+	/* That nobody else has touched it can only be seen here, under the lock. */
+	if (__builtin_expect(untouched && !avail_joined(seg, lease->slot) &&
+				 release_to_idle(seg, lease->slot, word, now),
+			     1))
 		return 0;
 	txn_begin(&txn, seg);
 	avail_count(&txn, C_release_count);
@@ -93,6 +96,7 @@ lease_release(struct seg *seg, const struct lease *lease, int kick_fd)
 	if (lease->slot >= seg->nslots || slot_state(lease->word) != SLOT_IN_USE)
 		return -EINVAL;
 	untouched = avail_untouched(seg, lease->slot);
+	CRASH_POINT("release_before_lock");
 	r = lock_acquire(seg, now + RELEASE_NS);
 	if (r < 0)
 		return r;

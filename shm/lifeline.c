@@ -83,7 +83,7 @@ lifeline_tie(_Atomic uint32_t *word)
 	head.futex_offset = 0;
 	head.list_op_pending = (struct robust_list *)(uintptr_t)word;
 	/* Pairs with the relaxed load in lifeline_severed: the value is all there is. */
-	atomic_store_explicit(word, (uint32_t)gettid(), memory_order_relaxed);
+	atomic_store_explicit(word, (uint32_t)gettid() | FUTEX_WAITERS, memory_order_relaxed);
 	return syscall(SYS_set_robust_list, &head, sizeof(head)) < 0 ? -errno : 0;
 }
 
@@ -97,19 +97,36 @@ int
 lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
 	      uint64_t deadline_ns)
 {
+	return lifeline_wait_worker(seg, word, expected, NULL, deadline_ns);
+}
+
+int
+lifeline_wait_worker(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
+		     _Atomic uint32_t *worker, uint64_t deadline_ns)
+{
 	static _Atomic bool blind; /* hint, private: no futex_waitv here; pairs with nothing */
 	_Atomic uint32_t *life = lifeline_word(seg);
 	uint32_t life_value = atomic_load_explicit(life, memory_order_acquire);
+	struct futex_waitv words[3] = {futex_word(word, expected), futex_word(life, life_value)};
 	uint64_t now = now_ns(), until;
+	unsigned n = 2;
 	int r;
 
 	if (!lifeline_word_alive(life_value))
 		return -ENOTCONN;
+	if (worker != NULL) {
+		/* Pairs with nothing: the kernel compares again. */
+		uint32_t value = atomic_load_explicit(worker, memory_order_relaxed);
+
+		if ((value & FUTEX_OWNER_DIED) != 0)
+			return 0;
+		words[n++] = futex_word(worker, value);
+	}
 	if (now >= deadline_ns)
 		return -ETIMEDOUT;
 	if (!atomic_load_explicit(&blind, memory_order_relaxed)) {
 		until = MIN(deadline_ns, now + SLICE_NS);
-		r = futex_wait2(word, expected, life, life_value, until);
+		r = futex_wait_all(words, n, until);
 		if (r == -ENOSYS || r == -EPERM)
 			atomic_store_explicit(&blind, true, memory_order_relaxed);
 	} else {
@@ -120,6 +137,9 @@ lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expe
 		lifeline_wake(life, INT_MAX);
 		return -ENOTCONN;
 	}
+	/* As with the lifeline, the kernel has woken one of its sleepers. */
+	if (worker != NULL && lifeline_severed(worker))
+		lifeline_wake(worker, INT_MAX);
 	if (r == -EINTR || (r == -ETIMEDOUT && until == deadline_ns))
 		return r;
 	return 0;

@@ -25,7 +25,8 @@ int lifeline_hold(struct seg *seg) must_check;
 void lifeline_drop(struct seg *seg);
 
 /* Worker: the end of the calling thread, by whatever means, replaces its id in
- * *word (slot.life) by FUTEX_OWNER_DIED, at once and without help. One word per
+ * *word (slot.life) by FUTEX_OWNER_DIED, at once and without help, and wakes a sleeper
+ * on it (lifeline_wait_worker). One word per
  * thread, which must hold no robust mutex and never take the pool lock. Works in
  * any PID namespace. 0 or -errno. */
 int lifeline_tie(_Atomic uint32_t *word) must_check;
@@ -65,6 +66,11 @@ lifeline_alive(const struct seg *seg)
  * the supervisor is dead. */
 int lifeline_wait(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
 		  uint64_t deadline_ns) must_check;
+
+/* The same; 0, too, when the worker tied to this word of the segment (slot.life) has
+ * ended: look at it, before calling again. NULL: no such word. */
+int lifeline_wait_worker(const struct seg *seg, const _Atomic uint32_t *word, uint32_t expected,
+			 _Atomic uint32_t *worker, uint64_t deadline_ns) must_check;
 
 /* Wake up to n sleepers on a word of the segment. */
 void lifeline_wake(_Atomic uint32_t *word, int n);

@@ -152,9 +152,6 @@ sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns)
 	return 0;
 }
 
-/* Never the position of a ring that began at 0. */
-#define MARK_TOUCHED UINT64_MAX
-
 int
 sup_lend(struct seg *seg, uint32_t slot, uint32_t client, uint64_t boot_ns, uint64_t *word)
 {
@@ -178,30 +175,9 @@ sup_lend(struct seg *seg, uint32_t slot, uint32_t client, uint64_t boot_ns, uint
 	hist_txn_add(&txn, &seg->head->hist[H_spawn_ns], avail_age(now, slot_since(seg, slot)));
 	hist_txn_add(&txn, &seg->head->hist[H_boot_ns], boot_ns);
 	txn_set64(&txn, &s->born_ns, now);
-	txn_set64(&txn, &s->req_mark, MARK_TOUCHED);
+	txn_set64(&txn, &s->req_mark, SHM_MARK_TOUCHED);
 	avail_stage(&txn, slot, *word, now);
 	sup_move(&txn, slot, SLOT_STARTING, SLOT_IN_USE);
-	return 0;
-}
-
-int
-sup_touch(struct seg *seg, uint32_t slot, uint64_t generation)
-{
-	int r = sup_lock_at(seg, slot, SLOT_IN_USE, RESETTING_EVICTED);
-	struct txn txn;
-
-	if (r < 0)
-		return r;
-	if (slot_generation(avail_word(seg, slot)) != generation) {
-		lock_release(seg);
-		return -ESTALE;
-	}
-	txn_begin(&txn, seg);
-	txn_set64(&txn, &seg->slot[slot].req_mark, MARK_TOUCHED);
-	CRASH_POINT("touch_before_commit");
-	txn_commit(&txn);
-	CRASH_POINT("touched");
-	lock_release(seg);
 	return 0;
 }
 
@@ -423,6 +399,26 @@ sup_client_gone(struct seg *seg, uint32_t client)
 	CRASH_POINT("gone_client");
 	lock_release(seg);
 	avail_changed(seg, false);
+	return 0;
+}
+
+int
+sup_join(struct seg *seg, uint32_t slot, uint64_t generation)
+{
+	int r = sup_lock_at(seg, slot, SLOT_IN_USE, RESETTING_EVICTED);
+	struct txn txn;
+
+	if (r < 0)
+		return r;
+	if (slot_generation(avail_word(seg, slot)) != generation) {
+		lock_release(seg);
+		return -ESTALE;
+	}
+	txn_begin(&txn, seg);
+	txn_set64(&txn, &seg->slot[slot].req_mark, SHM_MARK_TOUCHED);
+	CRASH_POINT("join_before_commit");
+	txn_commit(&txn);
+	lock_release(seg);
 	return 0;
 }
 

@@ -9,7 +9,8 @@
 #include <string.h>
 
 static const struct cli_command *const commands[] = {
-    &cli_exec, &cli_ping, &cli_stats, &cli_list, &cli_warm, &cli_start, &cli_stop, &cli_doctor,
+    &cli_exec, &cli_with, &cli_snapshot, &cli_fork, &cli_ping,	 &cli_stats,
+    &cli_list, &cli_warm, &cli_start,	 &cli_stop, &cli_doctor,
 };
 
 static int
@@ -54,7 +55,7 @@ main(int argc, char **argv)
 	    .example = "  vmpool start --min-idle 2\n  vmpool exec -- uname -a\n",
 	    .usage_status = CLI_USAGE,
 	};
-	const char *pool = "default";
+	const char *pool = cli_default_pool;
 	bool version = false;
 	const struct cli_option options[] = {
 	    {'p', "pool", "POOL", "name of the pool (default: default)", CLI_STRING, &pool},

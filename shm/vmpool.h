@@ -46,7 +46,7 @@ extern "C" {
 #define VMPOOL_VERSION "0.1.0"
 
 struct vmpool;	    /* an attachment to one pool */
-struct vmpool_vm;   /* a lease on one VM */
+struct vmpool_vm;   /* a lease on one VM, or a part in another's */
 struct vmpool_proc; /* a running command */
 
 enum vmpool_errno {
@@ -105,9 +105,28 @@ struct vmpool_acquire_opts {
 int vmpool_acquire(struct vmpool *pool, const struct vmpool_acquire_opts *opts,
 		   struct vmpool_vm **out);
 
-/* End the lease and free vm and its commands, whatever it returns. Never
+/* End the lease (or leave the one joined) and free vm and its commands, whatever it returns. Never
  * waits for the VM. VMPOOL_EVMDIED if the VM had ended by itself. */
 int vmpool_release(struct vmpool_vm *vm);
+
+/* Share a lease with other processes (or threads, or handles): its name, for
+ * vmpool_join. Whoever may attach to the pool can use it; it is no secret. buf of
+ * VMPOOL_LEASE_SIZE bytes is large enough; else -ENAMETOOLONG. */
+#define VMPOOL_LEASE_SIZE 128
+int vmpool_lease(const struct vmpool_vm *vm, char *buf, size_t len);
+/* The name of the pool that the lease of this name is of, for vmpool_attach. buf of 64
+ * bytes is large enough. VMPOOL_ECONFIG: it is no such name (vmpool_error(NULL)). */
+int vmpool_lease_pool(const char *lease, char *buf, size_t len);
+
+/* Work on the VM of a lease that somebody else holds. *out is the caller's, used like
+ * any other; commands of different handles do not see each other, the VM is the same.
+ * vmpool_release only leaves: commands of this handle are killed, the lease goes on. It
+ * ends when its holder releases it or dies; from then on calls return VMPOOL_ERELEASED.
+ * A handle that leaves its commands' output unread, far beyond what the windows allow, is
+ * cut off (VMPOOL_EPROTOCOL), so that the others can go on. At most 31 join at a time.
+ * Errors: VMPOOL_ERELEASED, _ECONFIG (no such name; of another pool), _ERESTARTED (of an
+ * earlier one), _ECAPACITY (too many), _EVMDIED, _ETIMEDOUT. Blocks at most 35 s. */
+int vmpool_join(struct vmpool *pool, const char *lease, struct vmpool_vm **out);
 
 /* The VM's slot number in the pool, as `vmpool list` shows it. */
 unsigned vmpool_slot(const struct vmpool_vm *vm);

@@ -409,6 +409,19 @@ child_capture(struct children *table, uint32_t slot, uint64_t lease, int file)
 	child_tell(&table->child[slot], &msg, file, CHILD_CAPTURING, CAPTURE_LIMIT_NS);
 }
 
+int
+child_join(struct children *table, uint32_t slot, uint64_t generation, const int fds[CTL_JOIN_FDS])
+{
+	const struct worker_msg msg = {
+	    .magic = CTL_MAGIC, .kind = WORKER_JOIN, .lease = generation};
+
+	enum child_state state = child_state(table, slot);
+
+	if (state != CHILD_READY && state != CHILD_CAPTURING)
+		return -EAGAIN;
+	return ctl_send(table->child[slot].sock, &msg, sizeof(msg), fds, CTL_JOIN_FDS);
+}
+
 void
 child_kill(struct children *table, uint32_t slot, const char *why)
 {

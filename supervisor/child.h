@@ -96,6 +96,11 @@ void child_reset(struct children *table, uint32_t slot);
  * own; captured() or gone() follows, by a deadline. */
 void child_capture(struct children *table, uint32_t slot, uint64_t lease, int file);
 
+/* Tell one that is READY or CAPTURING that a client joins its lease of this generation;
+ * fds stay the caller's. -EAGAIN: it is neither, or too busy to hear of it; -errno. */
+int child_join(struct children *table, uint32_t slot, uint64_t generation,
+	       const int fds[CTL_JOIN_FDS]) must_check;
+
 /* End it, with SIGKILL; why goes into its child_end. Nothing if NONE or ENDING. */
 void child_kill(struct children *table, uint32_t slot, const char *why);
 

@@ -166,6 +166,13 @@ pool_look(struct pool *pool)
 	pool_drained(pool);
 }
 
+int
+pool_join(struct pool *pool, uint32_t slot, uint64_t generation, const int fds[CTL_JOIN_FDS])
+{
+	CHECK_OBJ(pool, POOL_MAGIC);
+	return child_join(pool->children, slot, generation, fds);
+}
+
 /* --- expiry -------------------------------------------------------------------------------- */
 
 static void

@@ -47,6 +47,10 @@ void pool_policy(struct pool *pool);
  * leases may have ended. */
 void pool_look(struct pool *pool);
 
+/* Tell the slot's worker of a client that joins its lease: child_join. */
+int pool_join(struct pool *pool, uint32_t slot, uint64_t generation,
+	      const int fds[CTL_JOIN_FDS]) must_check;
+
 /* Once a second. */
 void pool_tick(struct pool *pool);
 

@@ -17,6 +17,7 @@
 
 #include "shm/ctl.h"
 #include "shm/lease.h"
+#include "supervisor/join.h"
 #include "supervisor/suplog.h"
 
 #define SERVER_MAGIC 0x2ad3c86eu
@@ -39,6 +40,7 @@ struct conn {
 	pid_t pid;
 	uint32_t client;
 	uint64_t since_ns;
+	struct ctl_request join; /* kind: 0, or that of a JOIN that waits for the pool lock */
 	struct ev_source src;
 	struct retry_op op;
 	struct pool_copy *copy; /* COPYING */
@@ -284,6 +286,58 @@ conn_copy(struct conn *c, const struct ctl_request *req, int file)
 		conn_refuse(c, r, "%s", err);
 }
 
+/* The worker hears of it first; if it takes no notice, the client sees its end of the
+ * socket close. */
+static int
+conn_join_open(struct conn *c, struct join *join)
+{
+	struct server *srv = c->srv;
+	int fds[CTL_JOIN_FDS], r = join_open(join);
+
+	if (r < 0)
+		return r;
+	join_fds(join, true, fds);
+	return srv->s.join(srv->s.arg, c->join.slot, c->join.lease, fds);
+}
+
+static int
+conn_join_attempt(void *arg)
+{
+	struct conn *c = arg;
+	struct ctl_reply reply = {.kind = CTL_JOIN};
+	_cleanup_(join_close) struct join join = {-1, -1, -1, -1, -1};
+	int fds[CTL_JOIN_FDS], r;
+
+	r = sup_join(c->srv->s.seg, c->join.slot, c->join.lease);
+	if (r == -EBUSY)
+		return r;
+	if (r == 0)
+		r = conn_join_open(c, &join);
+	c->join.kind = 0;
+	if (r < 0) {
+		conn_refuse(c, r, "slot %" PRIu32 ": %s", c->join.slot,
+			    r == -ESTALE   ? "that lease has ended"
+			    : r == -EAGAIN ? "its VM is busy"
+					   : strerror(-r));
+		return 0;
+	}
+	join_fds(&join, false, fds);
+	conn_reply(c, &reply, fds, CTL_JOIN_FDS);
+	return 0;
+}
+
+static void
+conn_join(struct conn *c, const struct ctl_request *req)
+{
+	if (c->state != CONN_CLIENT) {
+		conn_close(c);
+		return;
+	}
+	c->join = *req;
+	c->op.attempt = conn_join_attempt;
+	retry_start(c->srv->s.retry, &c->op);
+}
+
 static void
 conn_stop(struct conn *c, const struct ctl_request *req)
 {
@@ -308,7 +362,8 @@ conn_readable(void *arg, uint32_t events)
 	r = ctl_recv(c->fd, &req, sizeof(req), &file, 1);
 	if (r == -EAGAIN)
 		return;
-	if (r < 0 || req.magic != CTL_MAGIC) {
+	/* A client has one request under way at a time. */
+	if (r < 0 || req.magic != CTL_MAGIC || c->join.kind != 0) {
 		if (r != -EPIPE && r != -ECONNRESET)
 			suplog(LOG_INFO, "pid %d sent something unknown and was cut off",
 			       (int)c->pid);
@@ -322,6 +377,7 @@ conn_readable(void *arg, uint32_t events)
 	case CTL_STOP: conn_stop(c, &req); break;
 	case CTL_SNAPSHOT:
 	case CTL_FORK: conn_copy(c, &req, file); break;
+	case CTL_JOIN: conn_join(c, &req); break;
 	default:
 		suplog(LOG_INFO, "pid %d sent something unknown and was cut off", (int)c->pid);
 		conn_close(c);

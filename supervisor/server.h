@@ -20,6 +20,8 @@ struct server_setup {
 	int listen_fd; /* stays the caller's */
 	/* A client's leases have ended with it. */
 	void (*client_gone)(void *arg);
+	/* A client joins the lease of this generation: tell the slot's worker (pool_join). */
+	int (*join)(void *arg, uint32_t slot, uint64_t generation, const int *fds);
 	/* Someone asks the pool to stop, waiting drain_ms for leases to end. */
 	void (*stop)(void *arg, pid_t pid, uint32_t drain_ms);
 	/* Someone wants a copy of a VM: as pool_copy. */

@@ -312,6 +312,14 @@ service_init_segment(struct service *s, char *err, size_t errlen)
 	return 0;
 }
 
+static int
+service_on_join(void *arg, uint32_t slot, uint64_t generation, const int *fds)
+{
+	struct service *s = arg;
+
+	return pool_join(s->pool, slot, generation, fds);
+}
+
 static bool
 service_is_client(void *arg, pid_t pid)
 {
@@ -329,6 +337,7 @@ service_init_server(struct service *s, char *err, size_t errlen)
 	    .retry = &s->retry,
 	    .bells = &s->bells,
 	    .client_gone = service_on_client_gone,
+	    .join = service_on_join,
 	    .stop = service_on_client_stop,
 	    .copy = service_on_client_copy,
 	    .arg = s,

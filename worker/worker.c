@@ -8,6 +8,7 @@
 #include "shm/ctl.h"
 #include "worker/copy.h"
 #include "worker/job.h"
+#include "worker/joins.h"
 
 #include <poll.h>
 #include <string.h>
@@ -28,6 +29,7 @@ struct worker {
 	char err[512];
 	struct job job;
 	struct copy copy;
+	struct joins joins;
 };
 
 /* --- telling the supervisor ------------------------------------------------------ */
@@ -113,7 +115,9 @@ worker_load(struct worker *w)
 		worker_end(w, r, err);
 		return;
 	}
-	/* The slot is nobody's until READY: what a former lease left in the rings goes. */
+	/* The slot is nobody's until READY: what a former lease left in the rings goes, and
+	 * who had joined it. */
+	job_fini(&w->job);
 	ring_chan_reset(&cfg->seg->chan[w->place.slot]);
 	job_init(&w->job, cfg->seg, w->place.slot, w->place.response, cfg->ops, w->machine);
 	job_renew(&w->job);
@@ -132,12 +136,18 @@ worker_copy(struct worker *w, const struct worker_msg *msg, int *file)
 }
 
 static int
-worker_told(struct worker *w, const struct worker_msg *msg, int *file)
+worker_told(struct worker *w, const struct worker_msg *msg, int fds[CTL_JOIN_FDS])
 {
-	if (msg->magic != CTL_MAGIC || !w->announced || w->copy.busy)
+	if (msg->magic != CTL_MAGIC || !w->announced)
+		return -EPROTO;
+	if (msg->kind == WORKER_JOIN && fds[CTL_JOIN_FDS - 1] >= 0) {
+		joins_add(&w->joins, msg->lease, fds);
+		return 0;
+	}
+	if (w->copy.busy)
 		return -EPROTO;
 	if (msg->kind == WORKER_CAPTURE) {
-		worker_copy(w, msg, file);
+		worker_copy(w, msg, &fds[0]);
 		return 0;
 	}
 	if (msg->kind == WORKER_CHECK) {
@@ -157,15 +167,16 @@ on_control(struct loop_op *op, int res)
 	struct worker *w = op->owner;
 	struct pollfd p = {.fd = w->place.control, .events = POLLIN};
 	struct worker_msg msg;
-	int file = -1, r = MIN(res, 0);
+	int fds[CTL_JOIN_FDS], r = MIN(res, 0);
 
 	CHECK_OBJ(w, WORKER_MAGIC);
 	/* One event may stand for several messages; the socket itself blocks. */
 	while (r == 0 && poll(&p, 1, 0) == 1) {
-		r = ctl_recv(w->place.control, &msg, sizeof(msg), &file, 1);
+		r = ctl_recv(w->place.control, &msg, sizeof(msg), fds, CTL_JOIN_FDS);
 		if (r == 0)
-			r = worker_told(w, &msg, &file);
-		closep(&file);
+			r = worker_told(w, &msg, fds);
+		for (unsigned i = 0; i < CTL_JOIN_FDS; i++)
+			closep(&fds[i]);
 	}
 	if (r < 0)
 		loop_stop(w->loop, 0);
@@ -268,6 +279,7 @@ on_idle(void *owner)
 	bool copying = w->copy.busy, busy = !job_sleep(&w->job);
 	uint64_t due;
 
+	joins_tend(&w->joins);
 	if (w->job.ready && !w->announced)
 		tell_ready(w);
 	if (w->job.check == CHECK_PASSED || w->job.check == CHECK_FAILED)
@@ -352,6 +364,7 @@ worker_begin(struct worker *w)
 	const struct worker_config *cfg = &w->cfg;
 
 	job_init(&w->job, cfg->seg, w->place.slot, w->place.response, cfg->ops, w->machine);
+	joins_init(&w->joins, w->loop, &w->job);
 	loop_op_init(&w->control, on_control, w);
 	loop_op_init(&w->doorbell, on_doorbell, w);
 	loop_op_init(&w->timer, on_timer, w);
@@ -374,6 +387,8 @@ worker_serve(struct worker *w, const struct worker_place *place)
 	} else {
 		worker_begin(w);
 		r = loop_run(w->loop);
+		job_fini(&w->job);
+		joins_fini(&w->joins);
 	}
 	loop_free(w->loop);
 	copy_fini(&w->copy);

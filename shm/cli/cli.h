@@ -29,8 +29,16 @@ struct cli_command {
 	int (*run)(const struct cli_command *cmd, const char *pool, int argc, char **argv);
 };
 
-extern const struct cli_command cli_exec, cli_ping, cli_stats, cli_list, cli_warm, cli_start,
-    cli_stop, cli_doctor;
+/* exec and with, whose exit status is otherwise the command's. */
+#define CLI_COMMAND_FAILED 125 /* the pool or the VM */
+#define CLI_NOT_EXECUTABLE 126
+#define CLI_NOT_FOUND 127
+
+/* The pool's name unless -p is given: then it is another pointer. */
+extern const char cli_default_pool[];
+
+extern const struct cli_command cli_exec, cli_with, cli_snapshot, cli_fork, cli_ping, cli_stats,
+    cli_list, cli_warm, cli_start, cli_stop, cli_doctor;
 
 /* --- options: cli_options.c --------------------------------------------------------- */
 

@@ -10,15 +10,13 @@
  * dies by the same signal.
  */
 #include "shm/cli/cli_stream.h"
+#include "shm/cli/cli_vm.h"
 
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
 #define STATUS_TIMED_OUT 124
-#define STATUS_FAILED 125
-#define STATUS_NOT_EXECUTABLE 126
-#define STATUS_NOT_FOUND 127
 
 struct exec_args {
 	int64_t timeout_ms, wait_ms;
@@ -31,9 +29,9 @@ static int
 error_status(int error)
 {
 	switch (error) {
-	case VMPOOL_ENOTEXEC: return STATUS_NOT_EXECUTABLE;
-	case VMPOOL_ENOTFOUND: return STATUS_NOT_FOUND;
-	default: return STATUS_FAILED;
+	case VMPOOL_ENOTEXEC: return CLI_NOT_EXECUTABLE;
+	case VMPOOL_ENOTFOUND: return CLI_NOT_FOUND;
+	default: return CLI_COMMAND_FAILED;
 	}
 }
 
@@ -48,19 +46,18 @@ event_status(const struct vmpool_event *end, int64_t timeout_ms)
 }
 
 static void
-say_times(struct vmpool_vm *vm, uint64_t acquire_ns, uint64_t run_ns, uint64_t guest_ns)
+say_times(const struct cli_vm *vm, uint64_t run_ns, uint64_t guest_ns)
 {
 	char a[32], b[32], c[32];
 
-	cli_say("VM in slot %u acquired in %s; command ran in %s (%s in the guest)",
-		vmpool_slot(vm), cli_duration(a, sizeof(a), acquire_ns),
+	cli_say("VM in slot %u %s in %s; command ran in %s (%s in the guest)", vmpool_slot(vm->vm),
+		vm->joined ? "joined" : "acquired", cli_duration(a, sizeof(a), vm->took_ns),
 		cli_duration(b, sizeof(b), run_ns), cli_duration(c, sizeof(c), guest_ns));
 }
 
 /* Run the command in the VM; the exit status. *signal: the one to die by. */
 static int
-run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct exec_args *args,
-    const char *const *argv, int *signal)
+run(const struct cli_vm *vm, const struct exec_args *args, const char *const *argv, int *signal)
 {
 	const struct vmpool_exec_opts opts = {
 	    .env = args->env.item,
@@ -75,9 +72,9 @@ run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct
 	uint64_t start = cli_now();
 	int r;
 
-	r = vmpool_spawn(vm, argv, &opts, &proc);
+	r = vmpool_spawn(vm->vm, argv, &opts, &proc);
 	if (r < 0) {
-		cli_say_error(pool, r);
+		cli_say_error(vm->pool, r);
 		return error_status(r);
 	}
 	stream_init(&stream, proc, args->interactive, args->timeout_ms);
@@ -85,7 +82,7 @@ run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct
 	switch (r) {
 	case STREAM_ENDED:
 		if (args->show_times)
-			say_times(vm, acquire_ns, cli_now() - start, end.guest_ns);
+			say_times(vm, cli_now() - start, end.guest_ns);
 		r = event_status(&end, args->timeout_ms);
 		break;
 	case STREAM_SIGNAL:
@@ -94,10 +91,10 @@ run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct
 		break;
 	case STREAM_OUTPUT:
 		cli_say("cannot write to %s: %s", stream.out_name, strerror(stream.out_errno));
-		r = STATUS_FAILED;
+		r = CLI_COMMAND_FAILED;
 		break;
 	default:
-		cli_say_error(pool, r);
+		cli_say_error(vm->pool, r);
 		r = error_status(r);
 		break;
 	}
@@ -109,30 +106,15 @@ run(struct vmpool *pool, struct vmpool_vm *vm, uint64_t acquire_ns, const struct
 
 /* With a VM of the pool; the exit status. */
 static int
-borrow_and_run(const char *name, const struct exec_args *args, const char *const *argv, int *signal)
+open_and_run(const char *pool, const struct exec_args *args, const char *const *argv, int *signal)
 {
-	const struct vmpool_acquire_opts opts = {.timeout_ms = args->wait_ms};
-	struct vmpool *pool;
-	struct vmpool_vm *vm;
-	uint64_t start;
-	int r, status;
+	struct cli_vm vm;
+	int status;
 
-	r = vmpool_attach(&pool, name);
-	if (r < 0) {
-		cli_say_error(NULL, r);
-		return STATUS_FAILED;
-	}
-	start = cli_now();
-	r = vmpool_acquire(pool, &opts, &vm);
-	if (r < 0) {
-		cli_say_error(pool, r);
-		status = STATUS_FAILED;
-	} else {
-		status = run(pool, vm, cli_now() - start, args, argv, signal);
-		/* A VM that died has been reported, or had done its work. */
-		(void)vmpool_release(vm);
-	}
-	vmpool_detach(pool);
+	if (cli_vm_open(&vm, pool, args->wait_ms) < 0)
+		return CLI_COMMAND_FAILED;
+	status = run(&vm, args, argv, signal);
+	cli_vm_close(&vm);
 	return status;
 }
 
@@ -164,7 +146,7 @@ exec_main(const struct cli_command *cmd, const char *pool, int argc, char **argv
 		return cli_bad_usage(cmd, "no command given");
 	if (args.timeout_ms > UINT32_MAX)
 		return cli_bad_usage(cmd, "a time-out of more than %u s", UINT32_MAX / 1000);
-	status = borrow_and_run(pool, &args, (const char *const *)argv + first, &signal);
+	status = open_and_run(pool, &args, (const char *const *)argv + first, &signal);
 	if (signal != 0)
 		stream_die(signal);
 	return status;
@@ -173,14 +155,17 @@ exec_main(const struct cli_command *cmd, const char *pool, int argc, char **argv
 const struct cli_command cli_exec = {
     .name = "exec",
     .args = "[OPTION]... [--] ARGV...",
-    .summary = "Run a command in a fresh VM.",
-    .notes = "stdout and stderr are passed on as they are written. No shell is involved unless\n"
-	     "you ask for one. Exit status: the command's; 128+N if signal N ended it; 124 if it\n"
-	     "timed out; 125 if the pool or the VM failed; 126 if the command cannot be executed;\n"
-	     "127 if it is not found.\n",
+    .summary = "Run a command in a fresh VM, or in that of vmpool with.",
+    .notes =
+	"stdout and stderr are passed on as they are written. No shell is involved unless\n"
+	"you ask for one. Exit status: the command's; 128+N if signal N ended it; 124 if it\n"
+	"timed out; 125 if the pool or the VM failed; 126 if the command cannot be executed;\n"
+	"127 if it is not found.\n"
+	"Where VMPOOL_LEASE is set (inside vmpool with), it runs in the VM of that lease, beside\n"
+	"whatever else runs there, and what it leaves there stays.\n",
     .example = "  vmpool exec -- uname -a\n"
 	       "  vmpool exec -t 2.5 -e LANG=C -C /tmp -- sh -c 'echo $PWD; exit 7'\n"
 	       "  echo hello | vmpool exec -i -- tr a-z A-Z\n",
-    .usage_status = STATUS_FAILED,
+    .usage_status = CLI_COMMAND_FAILED,
     .run = exec_main,
 };

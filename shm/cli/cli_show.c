@@ -183,7 +183,8 @@ const struct cli_command cli_list = {
     .args = "[OPTION]...",
     .summary = "Show the VMs of the pool, one per line.",
     .notes = "WORKER and CLIENT are process ids, SINCE how long the VM has been in its state,\n"
-	     "LEASE the number of its present or last lease.\n",
+	     "LEASE the number of its present or last lease (VMPOOL_LEASE ends with it). Who has\n"
+	     "joined a lease is not shown: CLIENT is its holder.\n",
     .example = "  vmpool list\n",
     .usage_status = CLI_USAGE,
     .run = list_main,

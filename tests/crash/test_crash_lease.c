@@ -255,12 +255,6 @@ do_lend(struct scene *s)
 	return sup_lend(s->seg, s->slot, s->victim, 1, &word) != 0;
 }
 
-static int
-do_touch(struct scene *s)
-{
-	return sup_touch(s->seg, s->slot, slot_generation(s->lease[0].word)) != 0;
-}
-
 /* The first waiter gives up just when it is granted the VM. */
 static void
 give_up(void *arg)
@@ -340,6 +334,12 @@ do_client_gone(struct scene *s)
 }
 
 static int
+do_join(struct scene *s)
+{
+	return sup_join(s->seg, s->slot, 1) != 0 || do_release(s) != 0;
+}
+
+static int
 do_drain(struct scene *s)
 {
 	return sup_drain(s->seg) != 0;
@@ -400,7 +400,6 @@ static const struct scenario scenarios[] = {
     {"ready, granted", starting_and_waited_for, do_ready, NULL},
     {"ready, granted to one who gives up", starting_and_two_wait, do_ready_crossed, NULL},
     {"lend a copy", one_starting, do_lend, NULL},
-    {"touched by another way", one_leased, do_touch, NULL},
     {"reset, idle", one_resetting, do_reset, NULL},
     {"reset, granted", resetting_and_waited_for, do_reset, NULL},
     {"evict the only one", one_idle, do_evict, NULL},
@@ -415,6 +414,7 @@ static const struct scenario scenarios[] = {
     {"worker gone in a health check", two_idle, do_checked_silent, NULL},
     {"client comes", one_idle, do_client_new, NULL},
     {"client goes", many_leases, do_client_gone, NULL},
+    {"joined, release", one_leased, do_join, NULL},
     {"drain", starting_and_waited_for, do_drain, NULL},
 };
 

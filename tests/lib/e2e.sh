@@ -79,7 +79,7 @@ vmpool() {
 	local secs=$1
 	shift
 	case ${1:-} in
-	exec | ping) set -- "$1" --wait $((180 * SLOW)) "${@:2}" && secs=$((secs + 180)) ;;
+	exec | ping | with) set -- "$1" --wait $((180 * SLOW)) "${@:2}" && secs=$((secs + 180)) ;;
 	esac
 	run "$secs" "$BIN/vmpool" -p "$POOL" "$@"
 }

@@ -27,13 +27,13 @@ publish(struct fake_worker *w)
 	if (atomic_load(&w->chan->rsp_sleepers) != 0)
 		lifeline_wake(&w->chan->rsp_seq, INT_MAX);
 	if (atomic_load(&w->chan->rsp_pollers) != 0)
-		AZ(eventfd_write(w->pool->bells[w->slot].rsp, 1));
+		AZ(eventfd_write(w->rsp_fd, 1));
 }
 
 static void
 wait_bell(struct fake_worker *w)
 {
-	struct pollfd p = {.fd = w->pool->bells[w->slot].req, .events = POLLIN};
+	struct pollfd p = {.fd = w->req_fd, .events = POLLIN};
 	eventfd_t value;
 
 	(void)poll(&p, 1, -1);

@@ -5,11 +5,13 @@
 #include "tests/lib/fakepool.h"
 
 #include "shm/ctl.h"
+#include "shm/joined.h"
 #include "shm/lease.h"
 #include "shm/lifeline.h"
 #include "shm/lock.h"
 #include "shm/slot.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
@@ -35,14 +37,15 @@ struct conn {
 /* --- workers ---------------------------------------------------------------------- */
 
 static void
-worker_start(struct fakepool *fp, uint32_t slot)
+worker_serve(struct fake_worker *w, struct fakepool *fp, uint32_t slot, struct shm_chan *chan,
+	     int req_fd, int rsp_fd)
 {
-	struct fake_worker *w = &fp->worker[slot];
-
 	memset(w, 0, sizeof(*w));
 	w->pool = fp;
 	w->slot = slot;
-	w->chan = &fp->seg->chan[slot];
+	w->chan = chan;
+	w->req_fd = req_fd;
+	w->rsp_fd = rsp_fd;
 	w->running = true;
 	ring_init_consumer(&w->req, &w->chan->req, w->chan->req_data);
 	ring_init_producer(&w->rsp, &w->chan->rsp, w->chan->rsp_data);
@@ -50,19 +53,62 @@ worker_start(struct fakepool *fp, uint32_t slot)
 }
 
 static void
-worker_stop(struct fakepool *fp, uint32_t slot)
+worker_start(struct fakepool *fp, uint32_t slot)
 {
-	struct fake_worker *w = &fp->worker[slot];
+	worker_serve(&fp->worker[slot], fp, slot, &fp->seg->chan[slot], fp->bells[slot].req,
+		     fp->bells[slot].rsp);
+}
 
+static void
+worker_end(struct fake_worker *w)
+{
 	if (!w->running)
 		return;
 	atomic_store(&w->stop, true);
-	AZ(eventfd_write(fp->bells[slot].req, 1));
+	AZ(eventfd_write(w->req_fd, 1));
 	AZ(pthread_join(w->thread, NULL));
 	for (size_t i = 0; i < PROTO_STREAMS_MAX; i++)
 		free(w->stream[i].req);
-	atomic_store(&fp->wants_death[slot], false);
 	w->running = false;
+}
+
+/* The worker of a client that has joined is no more; closed: it says so. */
+static void
+joined_end(struct fake_joined *j, bool closed)
+{
+	struct shm_chan *chan = j->worker.chan;
+
+	if (!j->worker.running)
+		return;
+	worker_end(&j->worker);
+	if (closed) {
+		atomic_store(&chan->worker_asleep, SHM_CHAN_CLOSED);
+		(void)atomic_fetch_add(&chan->rsp_seq, 1);
+		lifeline_wake(&chan->rsp_seq, INT_MAX);
+	}
+	closep(&j->life);
+	(void)close(j->worker.req_fd);
+	(void)close(j->worker.rsp_fd);
+	joined_unmap(j->worker.chan);
+}
+
+void
+fakepool_sever(struct fakepool *fp, uint32_t slot)
+{
+	atomic_store(&fp->seg->slot[slot].life, FUTEX_OWNER_DIED);
+	lifeline_wake(&fp->seg->slot[slot].life, 1);
+}
+
+static void
+worker_stop(struct fakepool *fp, uint32_t slot)
+{
+	for (unsigned i = 0; i < fp->njoined; i++)
+		if (fp->joined[i].worker.running && fp->joined[i].worker.slot == slot) {
+			fakepool_sever(fp, slot);
+			joined_end(&fp->joined[i], false);
+		}
+	worker_end(&fp->worker[slot]);
+	atomic_store(&fp->wants_death[slot], false);
 }
 
 void
@@ -107,6 +153,46 @@ fakepool_pause(struct fakepool *fp, uint32_t slot, bool paused)
 		(void)sched_yield();
 }
 
+void
+fakepool_cut_off(struct fakepool *fp, unsigned n)
+{
+	AZ(pthread_mutex_lock(&fp->lock));
+	joined_end(&fp->joined[n], true);
+	AZ(pthread_mutex_unlock(&fp->lock));
+}
+
+/* A client joins a lease: it gets a worker, too. */
+static int
+join(struct fakepool *fp, const struct ctl_request *req, int fds[CTL_JOIN_FDS])
+{
+	struct fake_joined *j = &fp->joined[fp->njoined];
+	struct ctl_joined msg = {.magic = CTL_MAGIC, .error = atomic_load(&fp->join_error)};
+	struct shm_chan *chan;
+	int pair[2], r;
+
+	UNTIL_NOT_BUSY(r, sup_join(fp->seg, req->slot, req->lease));
+	if (r < 0)
+		return r;
+	AZ(fp->njoined == FAKE_JOINED);
+	fds[CTL_JOIN_CHAN] = joined_create();
+	fds[CTL_JOIN_REQUEST] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	fds[CTL_JOIN_RESPONSE] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	AZ(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair));
+	fds[CTL_JOIN_LIFE] = pair[0];
+	if (msg.error == 0 || msg.error < 0)
+		AZ(ctl_send(pair[1], &msg, sizeof(msg), NULL, 0));
+	if (msg.error != 0) {
+		(void)close(pair[1]);
+		return 0;
+	}
+	AZ(joined_map(&chan, fds[CTL_JOIN_CHAN]));
+	j->life = pair[1];
+	fp->njoined++;
+	worker_serve(&j->worker, fp, req->slot, chan, dup(fds[CTL_JOIN_REQUEST]),
+		     dup(fds[CTL_JOIN_RESPONSE]));
+	return 0;
+}
+
 /* Someone rang: used VMs are discarded, and some want to die. */
 static void
 look_around(struct fakepool *fp)
@@ -126,7 +212,7 @@ answer(struct fakepool *fp, struct conn *c, const struct ctl_request *req)
 {
 	struct ctl_reply reply = {
 	    .magic = CTL_MAGIC, .kind = CTL_ATTACHED, .generation = fp->seg->head->generation};
-	int fds[2] = {fp->seg->fd, fp->door}, r = 0;
+	int fds[CTL_JOIN_FDS] = {fp->seg->fd, fp->door}, r = 0;
 	unsigned nfds = 2;
 
 	switch (req->kind) {
@@ -146,6 +232,18 @@ answer(struct fakepool *fp, struct conn *c, const struct ctl_request *req)
 		fds[1] = fp->bells[req->slot].rsp;
 		atomic_fetch_add(&fp->doorbell_requests, 1);
 		break;
+	case CTL_JOIN:
+		reply.kind = CTL_JOIN;
+		AZ(pthread_mutex_lock(&fp->lock));
+		reply.error = join(fp, req, fds);
+		AZ(pthread_mutex_unlock(&fp->lock));
+		nfds = CTL_JOIN_FDS;
+		if (reply.error < 0) {
+			reply.kind = CTL_REFUSED;
+			(void)strcpy(reply.text, "that lease has ended");
+			nfds = 0;
+		}
+		break;
 	default:
 		reply.kind = CTL_OK;
 		nfds = 0;
@@ -158,8 +256,8 @@ answer(struct fakepool *fp, struct conn *c, const struct ctl_request *req)
 		nfds = 0;
 	}
 	AZ(ctl_send(c->fd, &reply, sizeof(reply), fds, nfds));
-	if (req->kind == CTL_MONITOR)
-		(void)close(fds[0]);
+	for (unsigned i = 0; i < nfds && (req->kind == CTL_MONITOR || req->kind == CTL_JOIN); i++)
+		(void)close(fds[i]);
 }
 
 /* false: the peer has gone. */

@@ -29,6 +29,7 @@
 #include <pthread.h>
 
 #define FAKE_SLOTS 8
+#define FAKE_JOINED 8
 
 struct fake_stream {
 	uint32_t id; /* 0 = free */
@@ -50,6 +51,7 @@ struct fake_worker {
 	pthread_t thread;
 	atomic_bool stop, paused, parked;
 	struct shm_chan *chan;
+	int req_fd, rsp_fd;
 	struct ring req, rsp;
 	bool published;
 	struct fake_stream stream[PROTO_STREAMS_MAX];
@@ -64,6 +66,12 @@ struct fakepool {
 		int req, rsp;
 	} bells[FAKE_SLOTS];
 	struct fake_worker worker[FAKE_SLOTS];
+	/* Clients that have joined are each served by a worker of their own. */
+	struct fake_joined {
+		struct fake_worker worker;
+		int life; /* the worker's end of the socket */
+	} joined[FAKE_JOINED];
+	unsigned njoined;		     /* so far */
 	atomic_bool wants_death[FAKE_SLOTS]; /* a script asks for the end of its VM */
 	pthread_t supervisor;
 	pthread_mutex_t lock;	   /* starting and stopping of workers */
@@ -72,6 +80,7 @@ struct fakepool {
 	atomic_bool silent_socket; /* the supervisor does not answer */
 	atomic_bool wrong_format;  /* it pretends to be of another build */
 	atomic_bool stop_asked;
+	atomic_int join_error; /* what a worker says to who joins; 1: nothing */
 	atomic_uint doorbell_requests, kills, credits, exits;
 };
 
@@ -86,6 +95,10 @@ void fakepool_kill_supervisor(struct fakepool *fp);
 void fakepool_kill_vm(struct fakepool *fp, uint32_t slot);
 /* The slot's worker does nothing until told otherwise; it has stopped on return. */
 void fakepool_pause(struct fakepool *fp, uint32_t slot, bool paused);
+/* As a worker that cuts off the n-th who has joined. */
+void fakepool_cut_off(struct fakepool *fp, unsigned n);
+/* As the kernel marks the end of a slot's worker, which the supervisor has not noticed. */
+void fakepool_sever(struct fakepool *fp, uint32_t slot);
 /* A further VM becomes idle (in an empty slot). */
 void fakepool_add_vm(struct fakepool *fp);
 

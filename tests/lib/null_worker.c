@@ -44,6 +44,7 @@ null_capture(int sock, struct worker_msg *msg, int file)
 {
 	int fds[] = {-1, -1}, r;
 
+	null_mode();
 	if (strcmp(mode, "stuck") == 0)
 		return 0;
 	if (strcmp(mode, "torn") == 0)
@@ -64,22 +65,26 @@ null_capture(int sock, struct worker_msg *msg, int file)
 	return r;
 }
 
-/* Serve until STOP or the supervisor's end. Mode "sick": no health check passes;
- * "silent": none is answered. */
+/* Serve until STOP or the supervisor's end; who joins hears one word, and no more. Mode "sick": no
+ * health check passes; "silent": none is answered. */
 static void
 null_serve(int sock)
 {
+	const struct ctl_joined hello = {.magic = CTL_MAGIC};
 	struct worker_msg msg;
-	int file = -1;
+	int fds[CTL_JOIN_FDS], r;
 
-	while (ctl_recv(sock, &msg, sizeof(msg), &file, 1) == 0 && msg.kind != WORKER_STOP) {
-		if (msg.kind == WORKER_CAPTURE) {
-			null_mode();
-			if (null_capture(sock, &msg, file) < 0)
-				return;
-			closep(&file);
-			continue;
-		}
+	while (ctl_recv(sock, &msg, sizeof(msg), fds, CTL_JOIN_FDS) == 0 &&
+	       msg.kind != WORKER_STOP) {
+		r = 0;
+		if (msg.kind == WORKER_JOIN)
+			(void)!ctl_send(fds[CTL_JOIN_LIFE], &hello, sizeof(hello), NULL, 0);
+		else if (msg.kind == WORKER_CAPTURE)
+			r = null_capture(sock, &msg, fds[0]);
+		for (unsigned i = 0; i < CTL_JOIN_FDS; i++)
+			closep(&fds[i]);
+		if (r < 0)
+			return;
 		if (msg.kind == WORKER_RESET) {
 			msg.kind = WORKER_READY;
 			if (ctl_send(sock, &msg, sizeof(msg), NULL, 0) < 0)

@@ -349,6 +349,30 @@ test_deadlines(void **state)
 }
 
 static void
+test_joining_needs_a_worker_that_serves(void **state)
+{
+	const int fds[CTL_JOIN_FDS] = {0, 0, 0, 0};
+	pid_t pid = worker(0, 1, &ready_msg, sizeof(ready_msg), -1);
+	int r = 0;
+
+	(void)state;
+	assert_int_equal(child_join(table, 0, 1, fds), -EAGAIN);
+	assert_int_equal(child_join(table, 1, 1, fds), -EAGAIN);
+	assert_int_equal(child_join(table, UINT32_MAX, 1, fds), -EAGAIN);
+	turn();
+	assert_int_equal(child_join(table, 0, 1, fds), 0);
+	assert_int_equal(child_state(table, 0), CHILD_READY);
+	/* One that takes no notice: that is the client's trouble alone. */
+	for (unsigned i = 0; i < 100000 && r == 0; i++)
+		r = child_join(table, 0, 1, fds);
+	assert_int_equal(r, -EAGAIN);
+	assert_int_equal(child_state(table, 0), CHILD_READY);
+	child_kill(table, 0, "");
+	assert_int_equal(child_join(table, 0, 1, fds), -EAGAIN);
+	assert_true(reap(pid));
+}
+
+static void
 test_reaped_before_it_was_known(void **state)
 {
 	int sock, pidfd;
@@ -427,6 +451,7 @@ main(void)
 	    TEST(test_answers_nobody_waits_for),
 	    TEST(test_no_answer_comes),
 	    TEST(test_deadlines),
+	    TEST(test_joining_needs_a_worker_that_serves),
 	    TEST(test_reaped_before_it_was_known),
 	    TEST(test_the_end_kills_and_reaps_all),
 	};

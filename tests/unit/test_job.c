@@ -6,130 +6,9 @@
 #include "kvm/proto.h"
 #include "shm/slot.h"
 #include "shm/stat.h"
-#include "worker/job.h"
+#include "tests/lib/jobtest.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
 #include <string.h>
-
-#include <cmocka.h>
-
-#define GENERATION 7u
-
-/* The guest end: bytes towards the guest, bytes from it. */
-static struct fake {
-	uint8_t to_guest[1u << 20], from_guest[1u << 20];
-	size_t to_len, from_len, from_off;
-	size_t accept; /* bytes the guest still takes */
-} fake;
-
-static ssize_t
-fake_recv(struct machine *m, void *buf, size_t len)
-{
-	size_t n = MIN(len, fake.from_len - fake.from_off);
-
-	(void)m;
-	memcpy(buf, fake.from_guest + fake.from_off, n);
-	fake.from_off += n;
-	return (ssize_t)n;
-}
-
-static ssize_t
-fake_send(struct machine *m, const void *buf, size_t len)
-{
-	size_t n = MIN(len, fake.accept);
-
-	(void)m;
-	memcpy(fake.to_guest + fake.to_len, buf, n);
-	fake.to_len += n;
-	fake.accept -= n;
-	return (ssize_t)n;
-}
-
-static const struct machine_ops fake_ops = {.name = "fake", .recv = fake_recv, .send = fake_send};
-
-struct fixture {
-	struct seg *seg;
-	struct job *job;
-	struct ring req, rsp;
-	int response;
-};
-
-static void
-guest_says(uint8_t type, uint32_t stream, const void *payload, uint32_t length)
-{
-	struct proto_hdr hdr = {.length = length, .type = type, .stream = stream};
-
-	memcpy(fake.from_guest + fake.from_len, &hdr, sizeof(hdr));
-	memcpy(fake.from_guest + fake.from_len + sizeof(hdr), payload, length);
-	fake.from_len += sizeof(hdr) + length;
-}
-
-static int
-client_says(struct fixture *f, uint8_t type, uint8_t flags, uint32_t stream, const void *payload,
-	    uint32_t length)
-{
-	struct ring_rec rec = {
-	    .length = length, .type = type, .flags = flags, .stream = stream, .lease = GENERATION};
-
-	return ring_write(&f->req, &rec, payload);
-}
-
-static void
-pump_all(struct fixture *f)
-{
-	while (job_pump(f->job))
-		continue;
-}
-
-static int
-setup(void **state)
-{
-	const struct seg_params params = {.name = "job", .accel = "tcg", .why = "", .nslots = 2};
-	const struct proto_ready ready = {.version = PROTO_VERSION};
-	struct fixture *f = calloc(1, sizeof(*f));
-	char err[256];
-
-	memset(&fake, 0, sizeof(fake));
-	fake.accept = sizeof(fake.to_guest);
-	f->job = calloc(1, sizeof(*f->job));
-	if (seg_create(&f->seg, &params, err, sizeof(err)) < 0)
-		return -1;
-	atomic_store(&f->seg->slot[1].word, slot_word(SLOT_IN_USE, 3, GENERATION));
-	job_init(f->job, f->seg, 1, -1, &fake_ops, NULL);
-	ring_init_producer(&f->req, &f->seg->chan[1].req, f->seg->chan[1].req_data);
-	ring_init_consumer(&f->rsp, &f->seg->chan[1].rsp, f->seg->chan[1].rsp_data);
-	guest_says(PROTO_READY, 0, &ready, sizeof(ready));
-	pump_all(f);
-	*state = f;
-	return f->job->ready ? 0 : -1;
-}
-
-static int
-teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	seg_close(f->seg);
-	free(f->job);
-	free(f);
-	return 0;
-}
-
-static void
-start_command(struct fixture *f, uint32_t stream, uint32_t timeout_ms)
-{
-	struct {
-		struct proto_exec exec;
-		char strings[16];
-	} req = {{.size = sizeof(req), .argc = 1, .timeout_ms = timeout_ms}, "true"};
-
-	assert_int_equal(client_says(f, PROTO_EXEC, 0, stream, &req, sizeof(req)), 0);
-	pump_all(f);
-	assert_string_equal(f->job->failure, "");
-}
-
-/* --- tests -------------------------------------------------------------------- */
 
 static void
 test_command_there_and_back(void **state)
@@ -138,20 +17,18 @@ test_command_there_and_back(void **state)
 	struct proto_exit done = {.code = 3};
 	uint8_t payload[RING_PAYLOAD_MAX];
 	struct ring_rec rec;
-	struct proto_hdr hdr;
+	uint32_t id = start_command(f, &f->holder, 5, 0);
 
-	start_command(f, 5, 0);
-	memcpy(&hdr, fake.to_guest, sizeof(hdr));
-	assert_int_equal(hdr.type, PROTO_EXEC);
-	assert_int_equal(hdr.stream, 5);
-	guest_says(PROTO_STDOUT, 5, "hello", 5);
-	guest_says(PROTO_EXIT, 5, &done, sizeof(done));
+	assert_int_not_equal(id, 0);
+	guest_says(PROTO_STDOUT, id, "hello", 5);
+	guest_says(PROTO_EXIT, id, &done, sizeof(done));
 	pump_all(f);
-	assert_int_equal(ring_read(&f->rsp, &rec, payload), 1);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
 	assert_int_equal(rec.type, PROTO_STDOUT);
+	assert_int_equal(rec.stream, 5);
 	assert_int_equal(rec.lease, GENERATION);
 	assert_memory_equal(payload, "hello", 5);
-	assert_int_equal(ring_read(&f->rsp, &rec, payload), 1);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
 	assert_int_equal(rec.type, PROTO_EXIT);
 	assert_int_equal(f->job->open, 0);
 	assert_int_equal(atomic_load(&f->seg->chan[1].counter[C_exec_count]), 1);
@@ -163,7 +40,7 @@ test_stale_lease_is_dropped(void **state)
 	struct fixture *f = *state;
 	struct ring_rec rec = {.length = 4, .type = PROTO_PING, .lease = GENERATION - 1};
 
-	assert_int_equal(ring_write(&f->req, &rec, "ping"), 0);
+	assert_int_equal(ring_write(&f->holder.req, &rec, "ping"), 0);
 	pump_all(f);
 	assert_int_equal(fake.to_len, 0);
 	assert_string_equal(f->job->failure, "");
@@ -176,29 +53,35 @@ test_worker_ping_needs_no_guest(void **state)
 	uint8_t payload[RING_PAYLOAD_MAX];
 	struct ring_rec rec;
 
-	assert_int_equal(client_says(f, RING_WORKER_PING, 0, 0, "abc", 3), 0);
+	assert_int_equal(client_says(&f->holder, RING_WORKER_PING, 0, 0, "abc", 3), 0);
 	pump_all(f);
-	assert_int_equal(ring_read(&f->rsp, &rec, payload), 1);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
 	assert_int_equal(rec.type, RING_WORKER_PONG);
 	assert_memory_equal(payload, "abc", 3);
 	assert_int_equal(fake.to_len, 0);
 }
 
-/* What a guest may not say, each with a stream 5 open and one byte of window used. */
+/* What a guest may not say, each with one stream open and one byte of window used. The
+ * stream that differs from the open one by these bits, or the machine's. */
+#define MACHINE UINT32_MAX
+#define A_USE (1u << STREAM_USE_SHIFT)
+#define A_PORT (1u << STREAM_ENTRY_BITS)
 static const struct {
 	const char *name;
 	uint8_t type;
-	uint32_t stream, length;
+	uint32_t bits, length;
 } forged[] = {
-    {"output of a stream that is not open", PROTO_STDOUT, 6, 1},
-    {"a second READY", PROTO_READY, 0, sizeof(struct proto_ready)},
-    {"PONG without PING", PROTO_PONG, 0, 4},
-    {"a host's frame", PROTO_EXEC, 5, 1},
-    {"more output than the window", PROTO_STDOUT, 5, PROTO_WINDOW},
-    {"exit of the machine's stream", PROTO_EXIT, 0, sizeof(struct proto_exit)},
-    {"exit of the wrong size", PROTO_EXIT, 5, 3},
-    {"an unknown type", 99, 5, 1},
-    {"an oversized frame", PROTO_STDOUT, 5, PROTO_PAYLOAD_MAX + 1},
+    {"output of a stream that is not open", PROTO_STDOUT, 1, 1},
+    {"output of a stream that has ended", PROTO_STDOUT, 2 * A_USE, 1},
+    {"output for a client that is not there", PROTO_STDOUT, A_PORT, 1},
+    {"a second READY", PROTO_READY, MACHINE, sizeof(struct proto_ready)},
+    {"PONG without PING", PROTO_PONG, MACHINE, 4},
+    {"a host's frame", PROTO_EXEC, 0, 1},
+    {"more output than the window", PROTO_STDOUT, 0, PROTO_WINDOW},
+    {"exit of the machine's stream", PROTO_EXIT, MACHINE, sizeof(struct proto_exit)},
+    {"exit of the wrong size", PROTO_EXIT, 0, 3},
+    {"an unknown type", 99, 0, 1},
+    {"an oversized frame", PROTO_STDOUT, 0, PROTO_PAYLOAD_MAX + 1},
 };
 
 static void
@@ -210,14 +93,16 @@ test_forged_frames_end_the_vm(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(forged); i++) {
 		struct fixture *f = inner;
 
-		start_command(f, 5, 0);
-		guest_says(PROTO_STDOUT, 5, zeros, 1);
-		guest_says(forged[i].type, forged[i].stream, zeros, forged[i].length);
+		uint32_t id = start_command(f, &f->holder, 5, 0);
+
+		guest_says(PROTO_STDOUT, id, zeros, 1);
+		guest_says(forged[i].type, forged[i].bits == MACHINE ? 0 : id ^ forged[i].bits,
+			   zeros, forged[i].length);
 		pump_all(f);
 		if (f->job->failure[0] == '\0')
 			fail_msg("not refused: %s", forged[i].name);
-		(void)teardown(&inner);
-		assert_int_equal(setup(&inner), 0);
+		(void)jobtest_teardown(&inner);
+		assert_int_equal(jobtest_setup(&inner), 0);
 	}
 	*state = inner;
 }
@@ -227,16 +112,15 @@ test_credit_opens_the_window(void **state)
 {
 	static const uint8_t zeros[PROTO_WINDOW];
 	struct fixture *f = *state;
-	uint32_t credit = 100;
+	uint32_t credit = 100, id = start_command(f, &f->holder, 5, 0);
 
-	start_command(f, 5, 0);
-	guest_says(PROTO_STDOUT, 5, zeros, PROTO_WINDOW);
-	assert_int_equal(client_says(f, PROTO_CREDIT, 0, 5, &credit, sizeof(credit)), 0);
+	guest_says(PROTO_STDOUT, id, zeros, PROTO_WINDOW);
+	assert_int_equal(client_says(&f->holder, PROTO_CREDIT, 0, 5, &credit, sizeof(credit)), 0);
 	pump_all(f);
-	guest_says(PROTO_STDERR, 5, zeros, 100);
+	guest_says(PROTO_STDERR, id, zeros, 100);
 	pump_all(f);
 	assert_string_equal(f->job->failure, "");
-	guest_says(PROTO_STDERR, 5, zeros, 1);
+	guest_says(PROTO_STDERR, id, zeros, 1);
 	pump_all(f);
 	assert_string_not_equal(f->job->failure, "");
 }
@@ -251,15 +135,14 @@ test_full_response_ring_stops_the_guest(void **state)
 	unsigned got = 0;
 
 	for (uint32_t id = 1; id <= 10; id++) {
-		start_command(f, id, 0);
-		guest_says(PROTO_STDOUT, id, zeros, PROTO_WINDOW);
+		guest_says(PROTO_STDOUT, start_command(f, &f->holder, id, 0), zeros, PROTO_WINDOW);
 	}
 	pump_all(f);
 	assert_string_equal(f->job->failure, "");
 	assert_true(fake.from_off < fake.from_len);
 	assert_int_equal(atomic_load(&f->seg->chan[1].rsp_stalled), 1);
 	while (got < 10) {
-		while (ring_read(&f->rsp, &rec, payload) == 1)
+		while (ring_read(&f->holder.rsp, &rec, payload) == 1)
 			got++;
 		pump_all(f);
 		assert_string_equal(f->job->failure, "");
@@ -274,10 +157,11 @@ test_guest_that_does_not_read_loses_nothing(void **state)
 	uint8_t piece[1000];
 
 	memset(piece, 'x', sizeof(piece));
-	start_command(f, 5, 0);
+	start_command(f, &f->holder, 5, 0);
 	fake.accept = 10;
 	for (int i = 0; i < 16; i++)
-		assert_int_equal(client_says(f, PROTO_STDIN, 0, 5, piece, sizeof(piece)), 0);
+		assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, piece, sizeof(piece)),
+				 0);
 	fake.to_len = 0;
 	pump_all(f);
 	assert_int_equal(fake.to_len, 10);
@@ -294,9 +178,9 @@ test_client_violations_end_the_vm(void **state)
 	static const uint8_t zeros[RING_PAYLOAD_MAX];
 	struct fixture *f = *state;
 
-	start_command(f, 5, 0);
-	assert_int_equal(client_says(f, PROTO_STDIN, 0, 5, zeros, PROTO_WINDOW), 0);
-	assert_int_equal(client_says(f, PROTO_STDIN, 0, 5, zeros, 1), 0);
+	start_command(f, &f->holder, 5, 0);
+	assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, PROTO_WINDOW), 0);
+	assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, 1), 0);
 	pump_all(f);
 	assert_non_null(strstr(f->job->failure, "input window"));
 }
@@ -308,8 +192,8 @@ test_too_many_streams(void **state)
 	struct proto_exec exec = {.size = sizeof(exec), .argc = 1};
 
 	for (uint32_t id = 1; id <= PROTO_STREAMS_MAX; id++)
-		start_command(f, id, 0);
-	assert_int_equal(client_says(f, PROTO_EXEC, 0, 5000, &exec, sizeof(exec)), 0);
+		start_command(f, &f->holder, id, 0);
+	assert_int_equal(client_says(&f->holder, PROTO_EXEC, 0, 5000, &exec, sizeof(exec)), 0);
 	pump_all(f);
 	assert_non_null(strstr(f->job->failure, "streams"));
 }
@@ -321,7 +205,7 @@ test_backstop_comes_after_the_guests_own_deadline(void **state)
 	uint64_t before = now_ns(), due;
 
 	assert_int_equal(job_deadline(f->job), 0);
-	start_command(f, 5, 1000);
+	start_command(f, &f->holder, 5, 1000);
 	due = job_deadline(f->job);
 	assert_true(due >= before + 1000000000u + JOB_GRACE_NS);
 	job_expire(f->job, due - 1);
@@ -337,11 +221,10 @@ test_frames_for_ended_streams_are_dropped(void **state)
 	struct proto_exit done = {0};
 	size_t sent;
 
-	start_command(f, 5, 0);
-	guest_says(PROTO_EXIT, 5, &done, sizeof(done));
+	guest_says(PROTO_EXIT, start_command(f, &f->holder, 5, 0), &done, sizeof(done));
 	pump_all(f);
 	sent = fake.to_len;
-	assert_int_equal(client_says(f, PROTO_STDIN, PROTO_F_EOF, 5, "x", 1), 0);
+	assert_int_equal(client_says(&f->holder, PROTO_STDIN, PROTO_F_EOF, 5, "x", 1), 0);
 	pump_all(f);
 	assert_int_equal(fake.to_len, sent);
 	assert_string_equal(f->job->failure, "");
@@ -365,19 +248,45 @@ test_health_check(void **state)
 	assert_int_equal(fake.to_len, sizeof(hdr) + hdr.length);
 	assert_memory_equal(fake.to_guest + sizeof(hdr) + sizeof(exec), "/bin/true\0\0", 12);
 	assert_int_equal(f->job->check, CHECK_RUNNING);
-	guest_says(PROTO_EXIT, JOB_CHECK_STREAM, &done, sizeof(done));
+	guest_says(PROTO_EXIT, hdr.stream, &done, sizeof(done));
 	pump_all(f);
 	assert_int_equal(f->job->check, CHECK_PASSED);
 	assert_int_equal(atomic_load(&f->seg->chan[1].rsp.tail), 0);
 	assert_int_equal(atomic_load(&f->seg->chan[1].counter[C_exec_count]), 0);
 	done.code = 1;
+	fake.to_len = 0;
 	assert_int_equal(job_check(f->job), 0);
-	guest_says(PROTO_EXIT, JOB_CHECK_STREAM, &done, sizeof(done));
+	pump_all(f);
+	memcpy(&hdr, fake.to_guest, sizeof(hdr));
+	guest_says(PROTO_EXIT, hdr.stream, &done, sizeof(done));
 	pump_all(f);
 	assert_int_equal(f->job->check, CHECK_FAILED);
-	assert_int_equal(client_says(f, PROTO_EXEC, 0, JOB_CHECK_STREAM, &exec, sizeof(exec)), 0);
+	assert_string_equal(f->job->failure, "");
+}
+
+/* A client cannot reach the check's stream, whatever it calls it. */
+static void
+test_health_check_is_out_of_reach(void **state)
+{
+	struct fixture *f = *state;
+	const uint32_t signal = 9;
+	struct proto_hdr hdr;
+	size_t sent;
+
+	assert_int_equal(job_check(f->job), 0);
 	pump_all(f);
-	assert_non_null(strstr(f->job->failure, "reserved"));
+	memcpy(&hdr, fake.to_guest, sizeof(hdr));
+	sent = fake.to_len;
+	assert_int_equal(
+	    client_says(&f->holder, PROTO_KILL, 0, hdr.stream, &signal, sizeof(signal)), 0);
+	pump_all(f);
+	assert_int_equal(fake.to_len, sent);
+	assert_int_not_equal(start_command(f, &f->holder, hdr.stream, 0), hdr.stream);
+	assert_int_equal(f->job->check, CHECK_RUNNING);
+	/* Stream 0 is the machine's. */
+	assert_int_equal(client_says(&f->holder, PROTO_KILL, 0, 0, &signal, sizeof(signal)), 0);
+	pump_all(f);
+	assert_non_null(strstr(f->job->failure, "malformed"));
 }
 
 /* The frame at this place of what the guest was sent, a RENEW. */
@@ -449,7 +358,7 @@ test_ready_is_no_answer_to_renew(void **state)
 	assert_non_null(strstr(f->job->failure, "READY a second time"));
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+#define TEST(fn) cmocka_unit_test_setup_teardown(fn, jobtest_setup, jobtest_teardown)
 
 int
 main(void)
@@ -467,6 +376,7 @@ main(void)
 	    TEST(test_backstop_comes_after_the_guests_own_deadline),
 	    TEST(test_frames_for_ended_streams_are_dropped),
 	    TEST(test_health_check),
+	    TEST(test_health_check_is_out_of_reach),
 	    TEST(test_a_loaded_machine_is_renewed_before_it_is_ready),
 	    TEST(test_a_machine_that_cannot_renew_itself_is_of_no_use),
 	    TEST(test_ready_is_no_answer_to_renew),

@@ -3,6 +3,7 @@
  * test_lease_sup.c - the supervisor's calls: every one in every state of a slot.
  */
 #include "shm/hist.h"
+#include "tests/lib/crash_point.h"
 #include "tests/lib/leasetest.h"
 #include <string.h>
 
@@ -39,13 +40,13 @@ enum op {
 	OP_WORKER,
 	OP_READY,
 	OP_LEND,
-	OP_TOUCH,
 	OP_RESET,
 	OP_CHECK_BEGIN,
 	OP_CHECK_END,
 	OP_EVICT,
 	OP_GONE,
 	OP_CLIENT_GONE,
+	OP_JOIN,
 	OP_RELEASE,
 	OPS
 };
@@ -57,7 +58,6 @@ static const int outcome[OPS][SLOT_STATES] = {
     [OP_WORKER] = {REFUSED, SLOT_STARTING, REFUSED, REFUSED, REFUSED, REFUSED},
     [OP_READY] = {REFUSED, SLOT_IDLE, REFUSED, REFUSED, REFUSED, REFUSED},
     [OP_LEND] = {REFUSED, SLOT_IN_USE, REFUSED, REFUSED, REFUSED, REFUSED},
-    [OP_TOUCH] = {REFUSED, REFUSED, REFUSED, SLOT_IN_USE, REFUSED, REFUSED},
     [OP_RESET] = {REFUSED, REFUSED, REFUSED, REFUSED, SLOT_IDLE, REFUSED},
     [OP_CHECK_BEGIN] = {REFUSED, REFUSED, SLOT_RESETTING, REFUSED, REFUSED, REFUSED},
     [OP_CHECK_END] = {REFUSED, REFUSED, REFUSED, REFUSED, REFUSED, REFUSED},
@@ -65,6 +65,7 @@ static const int outcome[OPS][SLOT_STATES] = {
     [OP_GONE] = {REFUSED, SLOT_EMPTY, SLOT_EMPTY, SLOT_DEAD, SLOT_EMPTY, REFUSED},
     [OP_CLIENT_GONE] = {SLOT_EMPTY, SLOT_STARTING, SLOT_IDLE, SLOT_IDLE, SLOT_RESETTING,
 			SLOT_EMPTY},
+    [OP_JOIN] = {REFUSED, REFUSED, REFUSED, SLOT_IN_USE, REFUSED, REFUSED},
     [OP_RELEASE] = {REFUSED, REFUSED, REFUSED, SLOT_IDLE, REFUSED, SLOT_EMPTY},
 };
 
@@ -80,13 +81,13 @@ run_op(struct seg *seg, enum op op, const struct lease *lease)
 	case OP_WORKER: return sup_set_worker(seg, 0, 4711);
 	case OP_READY: return sup_ready(seg, 0, 1);
 	case OP_LEND: (void)testpool_client(seg); return sup_lend(seg, 0, 0, 1, &word);
-	case OP_TOUCH: return sup_touch(seg, 0, slot_generation(l.word));
 	case OP_RESET: return sup_reset_done(seg, 0, 5);
 	case OP_CHECK_BEGIN: r = sup_check_begin(seg, &slot); return r == -ENOENT ? -ESTALE : r;
 	case OP_CHECK_END: return sup_check_end(seg, 0, true);
 	case OP_EVICT: return sup_evict(seg, 0);
 	case OP_GONE: return sup_worker_gone(seg, 0, NULL);
 	case OP_CLIENT_GONE: return sup_client_gone(seg, 0);
+	case OP_JOIN: return sup_join(seg, 0, 1);
 	default: break;
 	}
 	if (l.word == 0)
@@ -146,27 +147,6 @@ lent_and_never_idle(void **state)
 	assert_int_equal(lease_release(seg, &lease, -1), 0);
 	assert_int_equal(testpool_state(seg, slot), SLOT_RESETTING);
 	assert_int_equal(atomic_load(&seg->slot[slot].resetting), RESETTING_USED);
-	good(seg);
-}
-
-/* So is one that was reached by another way. */
-static void
-touched_by_another_way(void **state)
-{
-	struct seg *seg = *state;
-	uint32_t slot = testpool_ready(seg);
-	struct lease lease = hit(seg, testpool_client(seg));
-
-	assert_int_equal(sup_touch(seg, slot, slot_generation(lease.word) + 1), -ESTALE);
-	assert_int_equal(sup_touch(seg, slot, slot_generation(lease.word)), 0);
-	assert_int_equal(lease_check(seg, &lease), 0);
-	assert_int_equal(lease_release(seg, &lease, -1), 0);
-	assert_int_equal(testpool_state(seg, slot), SLOT_RESETTING);
-	/* ... until it is reset. */
-	assert_int_equal(sup_reset_done(seg, slot, 1), 0);
-	lease = hit(seg, 0);
-	assert_int_equal(lease_release(seg, &lease, -1), 0);
-	assert_int_equal(testpool_state(seg, slot), SLOT_IDLE);
 	good(seg);
 }
 
@@ -423,6 +403,61 @@ failure_text(void **state)
 	assert_int_equal(atomic_load(&seg->head->failing), 0);
 }
 
+/* Whoever held it, and though the holder never wrote to its ring. */
+static void
+a_joined_lease_is_touched(void **state)
+{
+	struct seg *seg = *state;
+	uint32_t client = testpool_client(seg);
+	struct lease lease;
+
+	assert_int_equal(testpool_ready(seg), 0);
+	lease = hit(seg, client);
+	assert_int_equal(sup_join(seg, 0, 0), -ESTALE);
+	assert_int_equal(sup_join(seg, 0, 2), -ESTALE);
+	assert_int_equal(sup_join(seg, 4, 1), -EINVAL);
+	assert_int_equal(sup_join(seg, 0, 1), 0);
+	assert_int_equal(sup_join(seg, 0, 1), 0);
+	good(seg);
+	assert_int_equal(lease_check(seg, &lease), 0);
+	assert_int_equal(lease_release(seg, &lease, kick_fd), 0);
+	assert_int_equal(testpool_state(seg, 0), SLOT_RESETTING);
+	assert_true(kicked());
+	/* Put back to the template, it is like any other. */
+	assert_int_equal(sup_reset_done(seg, 0, 1), 0);
+	lease = hit(seg, client);
+	assert_int_equal(sup_join(seg, 0, 1), -ESTALE);
+	assert_int_equal(lease_release(seg, &lease, kick_fd), 0);
+	assert_int_equal(testpool_state(seg, 0), SLOT_IDLE);
+	(void)hit(seg, client);
+	assert_int_equal(sup_join(seg, 0, 3), 0);
+	assert_int_equal(sup_client_gone(seg, client), 0);
+	assert_int_equal(testpool_state(seg, 0), SLOT_RESETTING);
+	good(seg);
+}
+
+static void
+join_now(void *arg)
+{
+	AZ(sup_join(arg, 0, 1));
+	crash_call(NULL, NULL, NULL);
+}
+
+/* The holder has looked, and found it untouched, when another joins. */
+static void
+a_join_crosses_the_release(void **state)
+{
+	struct seg *seg = *state;
+	struct lease lease;
+
+	assert_int_equal(testpool_ready(seg), 0);
+	lease = hit(seg, testpool_client(seg));
+	crash_call("release_before_lock", join_now, seg);
+	assert_int_equal(lease_release(seg, &lease, -1), 0);
+	assert_int_equal(testpool_state(seg, 0), SLOT_RESETTING);
+	good(seg);
+}
+
 int
 main(void)
 {
@@ -430,7 +465,6 @@ main(void)
 #define TEST(name) POOL_TEST(name, &policy)
 	    cmocka_unit_test(every_call_in_every_state),
 	    TEST(lent_and_never_idle),
-	    TEST(touched_by_another_way),
 	    TEST(start_is_bounded),
 	    TEST(dead_slots_are_no_vms),
 	    TEST(start_resets_the_channel),
@@ -439,6 +473,8 @@ main(void)
 	    TEST(clients_come_and_go),
 	    TEST(statistics_of_starts),
 	    TEST(health_checks),
+	    TEST(a_joined_lease_is_touched),
+	    TEST(a_join_crosses_the_release),
 	    TEST(ready_over_max_idle),
 	    cmocka_unit_test(evict_any_place),
 	    TEST(failure_text),

@@ -8,6 +8,7 @@
 #include "tests/lib/testpool.h"
 #include "tests/lib/testproc.h"
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -199,6 +200,56 @@ death_wakes_everybody(void **state)
 	assert_true(best <= SECOND_NS);
 }
 
+/* A worker, tied to slot 0, and those that wait for something that it will not do. */
+static int
+work(void *arg)
+{
+	struct seg *seg = arg;
+
+	if (lifeline_tie(&seg->slot[0].life) != 0)
+		return 1;
+	for (;;)
+		(void)pause();
+}
+
+static int
+sleep_with_worker(void *arg)
+{
+	struct sleeper *s = arg;
+	int r;
+
+	do {
+		r = lifeline_wait_worker(s->seg, &s->seg->head->change_seq, 0,
+					 &s->seg->slot[0].life, s->deadline_ns);
+	} while (r == 0 && !lifeline_severed(&s->seg->slot[0].life));
+	return -r;
+}
+
+static void
+the_workers_death_wakes_everybody(void **state)
+{
+	struct seg *seg = create();
+	struct sleeper s = {.seg = seg, .deadline_ns = now_ns() + PATIENCE_NS};
+	pid_t worker = testproc_start(work, seg), pid[SLEEPERS];
+
+	(void)state;
+	assert_int_equal(lifeline_hold(seg), 0);
+	while (atomic_load(&seg->slot[0].life) == 0)
+		(void)sched_yield();
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		pid[i] = testproc_start(sleep_with_worker, &s);
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		assert_true(testproc_asleep(pid[i]));
+	testproc_kill(worker);
+	/* None of them before its deadline: no slice ends a sleep here. */
+	for (unsigned i = 0; i < SLEEPERS; i++)
+		assert_int_equal(testproc_wait(pid[i]), 0);
+	/* Later ones do not even fall asleep. */
+	assert_int_equal(sleep_with_worker(&s), 0);
+	assert_true(now_ns() < s.deadline_ns);
+	seg_close(seg);
+}
+
 static void
 orderly_end_wakes_everybody(void **state)
 {
@@ -283,6 +334,7 @@ main(void)
 	    cmocka_unit_test(wake_ends_the_wait),
 	    cmocka_unit_test(signal_ends_the_wait),
 	    cmocka_unit_test(death_wakes_everybody),
+	    cmocka_unit_test(the_workers_death_wakes_everybody),
 	    cmocka_unit_test(orderly_end_wakes_everybody),
 	    cmocka_unit_test(only_its_holder_drops_it),
 	    cmocka_unit_test(scribbled_lifeline),

@@ -4,15 +4,10 @@
  * what it says and answers on its control socket. The machine is the null machine;
  * everything else is real.
  */
-#include "shm/ring.h"
-#include "shm/slot.h"
-#include "worker/snapfile.h"
-#include "worker/template.h"
 #include "worker/worker.h"
 
-#include "kvm/proto.h"
-
 #include <fcntl.h>
+#include <poll.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -25,8 +20,15 @@
 
 #include <cmocka.h>
 
+#include "kvm/proto.h"
 #include "shm/ctl.h"
+#include "shm/joined.h"
+#include "shm/ring.h"
+#include "shm/slot.h"
 #include "tests/lib/testpool.h"
+#include "worker/port.h"
+#include "worker/snapfile.h"
+#include "worker/template.h"
 
 #define DEADLINE_S 20
 #define LEASE 7u
@@ -282,6 +284,211 @@ it_ends_at_what_it_does_not_know(void **state)
 	assert_int_equal(worker_status(), 0);
 }
 
+/* --- clients that join ------------------------------------------------------------- */
+
+#define LEASE 7u
+
+struct client {
+	int fds[CTL_JOIN_FDS]; /* ours; its end of the socket closed: it has left */
+	struct shm_chan *chan;
+	struct ring req, rsp;
+	uint8_t payload[RING_PAYLOAD_MAX];
+};
+
+static void
+lease(enum slot_state state, uint64_t generation)
+{
+	atomic_store(&t.seg->slot[0].word, slot_word(state, 3, generation));
+}
+
+/* What the worker says to who joins that lease. */
+static int
+join(struct client *c, uint64_t generation)
+{
+	const struct worker_msg msg = {
+	    .magic = CTL_MAGIC, .kind = WORKER_JOIN, .lease = generation};
+	struct ctl_joined hello = {0};
+	int pair[2], fds[CTL_JOIN_FDS];
+
+	c->fds[CTL_JOIN_CHAN] = joined_create();
+	c->fds[CTL_JOIN_REQUEST] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	c->fds[CTL_JOIN_RESPONSE] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	c->fds[CTL_JOIN_LIFE] = pair[0];
+	memcpy(fds, c->fds, sizeof(fds));
+	fds[CTL_JOIN_LIFE] = pair[1];
+	assert_int_equal(ctl_send(t.sock, &msg, sizeof(msg), fds, CTL_JOIN_FDS), 0);
+	assert_int_equal(close(pair[1]), 0);
+	assert_int_equal(joined_map(&c->chan, c->fds[CTL_JOIN_CHAN]), 0);
+	ring_init_producer(&c->req, &c->chan->req, c->chan->req_data);
+	ring_init_consumer(&c->rsp, &c->chan->rsp, c->chan->rsp_data);
+	assert_int_equal(ctl_recv(c->fds[CTL_JOIN_LIFE], &hello, sizeof(hello), NULL, 0), 0);
+	assert_int_equal(hello.magic, CTL_MAGIC);
+	return hello.error;
+}
+
+static void
+leave(struct client *c)
+{
+	for (unsigned i = 0; i < CTL_JOIN_FDS; i++)
+		closep(&c->fds[i]);
+	joined_unmap(c->chan);
+}
+
+/* Its end of the socket hangs up, and nothing was said on it. */
+static void
+assert_cut_off(const struct client *c)
+{
+	struct pollfd p = {.fd = c->fds[CTL_JOIN_LIFE], .events = POLLIN};
+	char byte;
+
+	assert_int_equal(poll(&p, 1, DEADLINE_S * 1000), 1);
+	assert_int_equal(recv(p.fd, &byte, 1, 0), 0);
+	assert_int_equal(atomic_load(&c->chan->worker_asleep), SHM_CHAN_CLOSED);
+}
+
+static void
+ask(struct client *c, uint8_t type, uint32_t stream, const void *payload, uint32_t length)
+{
+	const struct ring_rec rec = {
+	    .length = length, .type = type, .stream = stream, .lease = LEASE};
+
+	assert_int_equal(ring_write(&c->req, &rec, payload), 0);
+	assert_int_equal(eventfd_write(c->fds[CTL_JOIN_REQUEST], 1), 0);
+}
+
+static void
+start(struct client *c, const char *program)
+{
+	struct {
+		struct proto_exec exec;
+		char strings[32];
+	} req = {{.argc = 1}, ""};
+
+	(void)snprintf(req.strings, sizeof(req.strings), "%s", program);
+	req.exec.size = (uint32_t)(sizeof(req.exec) + strlen(program) + 3);
+	ask(c, PROTO_EXEC, 5, &req, req.exec.size);
+}
+
+static void
+assert_answer(struct client *c, uint8_t type)
+{
+	uint64_t end = now_ns() + DEADLINE_S * SECOND_NS;
+	struct ring_rec rec;
+
+	/* By its eventfd, as if it were polling. */
+	atomic_store(&c->chan->rsp_pollers, 1);
+	while (ring_read(&c->rsp, &rec, c->payload) == 0 && now_ns() < end) {
+		struct pollfd p = {.fd = c->fds[CTL_JOIN_RESPONSE], .events = POLLIN};
+		eventfd_t value;
+
+		(void)poll(&p, 1, 10);
+		(void)eventfd_read(p.fd, &value);
+	}
+	assert_int_equal(rec.type, type);
+}
+
+static void
+clients_join_and_leave(void **state)
+{
+	struct client a, b;
+
+	(void)state;
+	(void)heard();
+	lease(SLOT_IN_USE, LEASE);
+	assert_int_equal(join(&a, LEASE), 0);
+	assert_int_equal(join(&b, LEASE), 0);
+	start(&a, "true");
+	assert_answer(&a, PROTO_EXIT);
+	/* One that goes while its command prints without end; the other stays. */
+	start(&a, "yes");
+	assert_answer(&a, PROTO_STDOUT);
+	leave(&a);
+	start(&b, "true");
+	assert_answer(&b, PROTO_EXIT);
+	/* A rule is broken. */
+	ask(&b, PROTO_STDOUT, 5, "x", 1);
+	assert_cut_off(&b);
+	leave(&b);
+	assert_int_equal(join(&a, LEASE), 0);
+	ask(&a, PROTO_PING, 0, "x", 1);
+	assert_answer(&a, PROTO_PONG);
+	leave(&a);
+	tell(WORKER_STOP);
+	assert_int_equal(worker_status(), 0);
+}
+
+static void
+joining_has_its_limits(void **state)
+{
+	static struct client c[PORTS_MAX];
+
+	(void)state;
+	(void)heard();
+	lease(SLOT_IN_USE, LEASE);
+	assert_int_equal(join(&c[0], LEASE + 1), -ESTALE);
+	leave(&c[0]);
+	/* The same, but for bits that are not in a record. */
+	assert_int_equal(join(&c[0], LEASE | 1ull << 32), -ESTALE);
+	leave(&c[0]);
+	for (unsigned i = 0; i < PORTS_MAX - 1; i++)
+		assert_int_equal(join(&c[i], LEASE), 0);
+	assert_int_equal(join(&c[PORTS_MAX - 1], LEASE), -EUSERS);
+	leave(&c[PORTS_MAX - 1]);
+	/* The lease ends; whoever asks too late is refused, and the others are cut off. */
+	lease(SLOT_RESETTING, LEASE);
+	assert_int_equal(join(&c[PORTS_MAX - 1], LEASE), -ESTALE);
+	leave(&c[PORTS_MAX - 1]);
+	tell(WORKER_RESET);
+	assert_int_equal(heard().kind, WORKER_READY);
+	for (unsigned i = 0; i < PORTS_MAX - 1; i++) {
+		assert_cut_off(&c[i]);
+		leave(&c[i]);
+	}
+	lease(SLOT_IN_USE, LEASE + 1);
+	assert_int_equal(join(&c[0], LEASE), -ESTALE);
+	leave(&c[0]);
+	assert_int_equal(join(&c[0], LEASE + 1), 0);
+	leave(&c[0]);
+	tell(WORKER_STOP);
+	assert_int_equal(worker_status(), 0);
+}
+
+/* Again and again, so that what is kept for them would be noticed. */
+static void
+many_come_and_go(void **state)
+{
+	char path[64];
+	struct client c;
+
+	(void)state;
+	(void)heard();
+	lease(SLOT_IN_USE, LEASE);
+	for (unsigned i = 0; i < 2000; i++) {
+		assert_int_equal(join(&c, LEASE), 0);
+		start(&c, i % 2 == 0 ? "sleep" : "yes");
+		if (i % 3 == 0)
+			ask(&c, PROTO_PING, 0, "x", 1);
+		leave(&c);
+	}
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd/64", (int)t.pid);
+	tell(WORKER_RESET);
+	assert_int_equal(heard().kind, WORKER_READY);
+	assert_int_not_equal(access(path, F_OK), 0);
+	tell(WORKER_STOP);
+	assert_int_equal(worker_status(), 0);
+}
+
+/* A message without its descriptors is none. */
+static void
+it_ends_at_a_join_of_nobody(void **state)
+{
+	(void)state;
+	(void)heard();
+	tell(WORKER_JOIN);
+	assert_int_equal(worker_status(), 0);
+}
+
 static int
 setup(void **state)
 {
@@ -331,6 +538,10 @@ main(void)
 	    TEST(its_vm_becomes_a_snapshot),
 	    TEST(no_copy_without_the_lease),
 	    TEST(no_copy_while_commands_run),
+	    TEST(clients_join_and_leave),
+	    TEST(joining_has_its_limits),
+	    TEST(many_come_and_go),
+	    TEST(it_ends_at_a_join_of_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * job_client.c - what a client says: checked, and passed on to the guest. Runs in a
+ * worker. Whatever stands in a record was written by somebody else.
+ */
+#include "worker/job_impl.h"
+
+#include <string.h>
+
+#define BATCH 32 /* requests taken before the loop looks around */
+
+static bool
+ping_add(struct job *job, struct port *port)
+{
+	struct job_pings *pings = &job->pings;
+
+	if (pings->n == JOB_PINGS)
+		return false;
+	pings->port[(pings->first + pings->n++) % JOB_PINGS] = (uint8_t)port->index;
+	port->pings++;
+	return true;
+}
+
+/* The first piece of an EXEC opens its stream; its header holds the time-out. */
+static struct stream *
+stream_open(struct job *job, struct port *port, const struct proto_hdr *hdr)
+{
+	struct proto_exec exec;
+	struct stream *s;
+
+	if (hdr->length < sizeof(exec)) {
+		job_client_broke(job, port, "sent a command without a header");
+		return NULL;
+	}
+	memcpy(&exec, job->payload, sizeof(exec));
+	s = streams_take(&port->streams, job->uses++, port->index, hdr->stream);
+	if (s == NULL) {
+		job_client_broke(job, port, "opened more than %u streams", PROTO_STREAMS_MAX);
+		return NULL;
+	}
+	s->start_ns = now_ns();
+	s->deadline_ns =
+	    exec.timeout_ms == 0 ? 0 : s->start_ns + exec.timeout_ms * 1000000ull + JOB_GRACE_NS;
+	s->refused = job->open == PROTO_STREAMS_MAX;
+	if (s->refused) {
+		s->deadline_ns = 0;
+	} else {
+		job->open++;
+		job_count(job, C_exec_count);
+	}
+	return s;
+}
+
+/* All of a request has come for which the guest has no stream left. */
+static void
+refuse(struct job *job, struct port *port, struct stream *s)
+{
+	static const struct {
+		struct proto_error error;
+		char text[sizeof("too many open streams") - 1];
+	} answer = {{.stage = PROTO_STAGE_REQUEST, .err = EAGAIN}, "too many open streams"};
+	const struct proto_hdr hdr = {
+	    .length = sizeof(answer.error) + sizeof(answer.text),
+	    .type = PROTO_ERROR,
+	    .stream = s->client_id,
+	};
+
+	streams_drop(&port->streams, s);
+	job_respond(job, port, &hdr, &answer);
+}
+
+/* The stream of a piece that may go to the guest, or NULL. */
+static struct stream *
+client_exec(struct job *job, struct port *port, const struct proto_hdr *hdr, struct stream *s)
+{
+	if (s == NULL)
+		s = stream_open(job, port, hdr);
+	else if (!s->sending)
+		job_client_broke(job, port, "reused the open stream %u", hdr->stream);
+	if (!job_serves(job, port) || s == NULL)
+		return NULL;
+	if (s->request_size + hdr->length > PROTO_EXEC_MAX) {
+		job_client_broke(job, port, "sent a command of more than %u bytes", PROTO_EXEC_MAX);
+		return NULL;
+	}
+	s->request_size += hdr->length;
+	s->sending = (hdr->flags & PROTO_F_MORE) != 0;
+	if (!s->refused)
+		return s;
+	if (!s->sending)
+		refuse(job, port, s);
+	return NULL;
+}
+
+/* May this frame go to the guest, and on which of its streams? What belongs to an ended
+ * stream is dropped: the client could not know yet. */
+static bool
+client_frame(struct job *job, struct port *port, struct proto_hdr *hdr)
+{
+	struct stream *s = hdr->stream == 0 ? NULL : streams_find(&port->streams, hdr->stream);
+
+	if (hdr->type == PROTO_PING)
+		return ping_add(job, port);
+	if (hdr->type == PROTO_EXEC)
+		s = client_exec(job, port, hdr, s);
+	if (s == NULL || s->refused)
+		return false;
+	if (hdr->type == PROTO_STDIN && hdr->length > s->in_window) {
+		job_client_broke(job, port, "broke the input window of stream %u", hdr->stream);
+		return false;
+	}
+	if (hdr->type == PROTO_STDIN)
+		s->in_window -= hdr->length;
+	else if (hdr->type == PROTO_CREDIT)
+		s->out_window = stream_window(s->out_window, job->payload);
+	hdr->stream = s->id;
+	return true;
+}
+
+static void
+request(struct job *job, struct port *port, const struct ring_rec *rec)
+{
+	struct proto_hdr hdr = {
+	    .length = rec->length,
+	    .type = rec->type,
+	    .flags = rec->flags,
+	    .stream = rec->stream,
+	};
+
+	if (rec->lease != (uint32_t)job_lease(job))
+		return;
+	if (rec->type == RING_WORKER_PING) {
+		struct proto_hdr pong = {.length = rec->length, .type = RING_WORKER_PONG};
+
+		job_respond(job, port, &pong, job->payload);
+	} else if (rec->zero != 0 || !proto_check(&hdr, false)) {
+		job_client_broke(job, port, "sent a malformed request (type %u, %u bytes)",
+				 rec->type, rec->length);
+	} else if (client_frame(job, port, &hdr)) {
+		chan_send(&job->chan, &hdr, job->payload);
+	}
+}
+
+/* Must this request wait: for room for the worker's own answer, or for a guest that
+ * owes many PONGs? */
+static int
+must_wait(struct job *job, struct port *port, const struct ring_rec *rec)
+{
+	int r;
+
+	if (rec->type == PROTO_PING)
+		return job->pings.n == JOB_PINGS;
+	if (rec->type != RING_WORKER_PING)
+		return 0;
+	r = port_room(port);
+	return r < 0 ? r : r == 0;
+}
+
+bool
+job_take_requests(struct job *job, struct port *port)
+{
+	bool moved = false;
+
+	for (int i = 0; i < BATCH && job_serves(job, port); i++) {
+		struct ring_rec rec;
+		int r, wait = 0;
+
+		if (!job->ready || !chan_room(&job->chan))
+			break;
+		r = ring_peek(&port->req, &rec);
+		if (r == 1)
+			wait = must_wait(job, port, &rec);
+		if (r == 1 && wait == 0)
+			r = ring_read(&port->req, &rec, job->payload);
+		if (r < 0 || wait < 0)
+			job_client_broke(job, port, "broke its %s ring",
+					 r < 0 ? "request" : "response");
+		if (r <= 0 || wait != 0)
+			break;
+		request(job, port, &rec);
+		moved = true;
+	}
+	if (moved && port->state == PORT_OPEN)
+		port_taken(port);
+	return moved;
+}

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * job_guest.c - what the guest says: checked against its streams and their windows,
+ * and passed on to the client whose stream it is. Runs in a worker. A guest that breaks
+ * a rule loses its machine.
+ */
+#include "shm/stat.h"
+#include "worker/job_impl.h"
+
+#include <limits.h>
+#include <string.h>
+
+static void
+stream_end(struct job *job, struct port *port, struct stream *s, const struct proto_hdr *hdr,
+	   const uint8_t *payload)
+{
+	struct proto_exit ended = {.code = 1};
+
+	if (hdr->type == PROTO_EXIT)
+		memcpy(&ended, payload, sizeof(ended));
+	if (s->client_id == 0) {
+		job->check = ended.code == 0 && ended.signal == 0 ? CHECK_PASSED : CHECK_FAILED;
+	} else if (hdr->type == PROTO_EXIT) {
+		if (ended.timed_out != 0)
+			job_count(job, C_exec_timeout_count);
+		hist_add(&job->shm->hist[H_exec_ns], now_ns() - s->start_ns);
+	}
+	streams_drop(&port->streams, s);
+	job->open--;
+}
+
+/* Is this frame something the guest may say now? Then hdr gets the client's stream. */
+static bool
+guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
+		   const uint8_t *payload)
+{
+	struct stream *s = port == NULL ? NULL : streams_find_guest(&port->streams, hdr->stream);
+
+	if (s == NULL)
+		return false;
+	hdr->stream = s->client_id;
+	switch (hdr->type) {
+	case PROTO_STDOUT:
+	case PROTO_STDERR:
+		if (hdr->length > s->out_window)
+			return false;
+		s->out_window -= hdr->length;
+		return true;
+	case PROTO_CREDIT: s->in_window = stream_window(s->in_window, payload); return true;
+	default: /* EXIT, ERROR */ stream_end(job, port, s, hdr, payload); return true;
+	}
+}
+
+/* A PONG: whose PING was the oldest? PORTS_MAX: of one that has gone. False: nobody's. */
+static bool
+guest_pong(struct job *job, uint32_t *port)
+{
+	struct job_pings *pings = &job->pings;
+
+	if (pings->n == 0)
+		return false;
+	*port = pings->port[pings->first];
+	pings->first = (pings->first + 1) % JOB_PINGS;
+	pings->n--;
+	if (*port < PORTS_MAX)
+		job->port[*port]->pings--;
+	return true;
+}
+
+/* READY comes from a machine that was booted for this job alone, RENEWED from one
+ * that was started from a template. */
+static void
+guest_ready(struct job *job, const uint8_t *payload)
+{
+	struct proto_ready ready;
+
+	memcpy(&ready, payload, sizeof(ready));
+	if (job->ready || job->renewing)
+		job_fail(job, "guest broke the protocol (READY a second time)");
+	else if (ready.version != PROTO_VERSION)
+		job_fail(job, "the image's agent speaks protocol %u, this worker %u", ready.version,
+			 PROTO_VERSION);
+	else
+		job->ready = true;
+}
+
+static void
+guest_renewed(struct job *job, const uint8_t *payload)
+{
+	struct proto_renewed renewed;
+
+	memcpy(&renewed, payload, sizeof(renewed));
+	if (!job->renewing)
+		job_fail(job, "guest broke the protocol (RENEWED without RENEW)");
+	else if (renewed.failed != 0)
+		job_fail(job, "guest could not renew its identity (step %u: %s)", renewed.failed,
+			 strerror((int)(renewed.err & INT_MAX)));
+	else
+		job->ready = true;
+	job->renewing = false;
+}
+
+void
+job_guest_frame(struct job *job, const struct proto_hdr *said, const uint8_t *payload)
+{
+	uint32_t port = stream_port(said->stream);
+	struct proto_hdr hdr = *said;
+	bool legal;
+
+	if (hdr.type == PROTO_READY || hdr.type == PROTO_RENEWED) {
+		(hdr.type == PROTO_READY ? guest_ready : guest_renewed)(job, payload);
+		return;
+	}
+	if (hdr.stream == 0) {
+		legal = guest_pong(job, &port);
+		/* No other PING is under way then. */
+		if (legal && job->quiet == QUIET_ASKED)
+			job->quiet = QUIET_YES;
+	} else {
+		legal = guest_stream_frame(job, job->port[port], &hdr, payload);
+	}
+	if (!legal)
+		job_fail(job, "guest broke the protocol (type %u, %u bytes, stream %u)", said->type,
+			 said->length, said->stream);
+	else if (port < PORTS_MAX && (hdr.stream != 0 || said->stream == 0))
+		job_respond(job, job->port[port], &hdr, payload);
+}
