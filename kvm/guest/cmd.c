@@ -16,7 +16,10 @@
 #include <unistd.h>
 
 #define CMD_MAGIC 0x0c0dd123u
-#define SPARES_LOW 2u  /* made when there are fewer */
+/* Spares are made when there are fewer. One takes as long as a good part of a
+ * command: as long as one is left, the commands that run come first. */
+#define SPARES_IDLE 2u
+#define SPARES_BUSY 1u
 #define SPARES_HIGH 4u /* kept when commands end */
 /* Ended commands with processes left: beyond this the oldest loses its pipes,
  * so that descriptors cannot run out. Its processes stay. */
@@ -30,17 +33,6 @@ static unsigned nlive, nspares, nbackground, nqueue, ndone;
 static bool look_at_background; /* a process has ended since the last look */
 static struct chan *chan;
 static int null_fd = -1;
-
-int
-cmd_init(struct chan *c)
-{
-	chan = c;
-	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
-	if (null_fd < 0)
-		return -errno;
-	cmd_tidy();
-	return 0;
-}
 
 static void
 enqueue(struct cmd *c)
@@ -152,6 +144,25 @@ add_spare(void)
 		return make_spare(c);
 	free(c);
 	return r;
+}
+
+/* Failure is no matter here: the next command that needs one says so. */
+static void
+add_spares(unsigned min)
+{
+	while (nspares < min && add_spare() == 0)
+		continue;
+}
+
+int
+cmd_init(struct chan *c)
+{
+	chan = c;
+	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	if (null_fd < 0)
+		return -errno;
+	add_spares(SPARES_IDLE);
+	return 0;
 }
 
 struct cmd *
@@ -404,9 +415,7 @@ cmd_tidy(void)
 	if (look_at_background)
 		tidy_background();
 	look_at_background = false;
-	/* Failure is no matter here: the next command that needs one says so. */
-	while (nspares < SPARES_LOW && add_spare() == 0)
-		continue;
+	add_spares(nlive == 0 ? SPARES_IDLE : SPARES_BUSY);
 }
 
 void

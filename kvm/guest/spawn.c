@@ -16,6 +16,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -37,7 +38,8 @@ give_up(struct spawn *s, enum proto_stage stage, int *err)
 /* execve each candidate of the search path, as execvp does, but a file without
  * a format the kernel knows is an error, not a shell script. Returns on failure
  * only, with errno as people expect it: one file that may not be executed is
- * worth more than any number that are not there. */
+ * worth more than any number that are not there. It looks before it leaps, since
+ * execve makes an address space before it knows that there is no such file. */
 static void
 exec_search(const struct spawn *s)
 {
@@ -45,6 +47,7 @@ exec_search(const struct spawn *s)
 	size_t len = strlen(name), dirlen;
 	bool denied = false;
 	char file[PATH_MAX];
+	struct stat st;
 
 	errno = ENOENT;
 	if (len == 0 || len >= sizeof(file) - 1)
@@ -57,7 +60,8 @@ exec_search(const struct spawn *s)
 			memcpy(file, dir, dirlen);
 			file[dirlen] = '/';
 			memcpy(file + dirlen + (dirlen > 0), name, len + 1);
-			(void)execve(file, s->argv, s->env);
+			if (stat(file, &st) == 0)
+				(void)execve(file, s->argv, s->env);
 		}
 		if (errno == EACCES)
 			denied = true;

@@ -5,6 +5,7 @@
  */
 #include "tests/lib/agent_peer.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -321,6 +322,43 @@ test_too_many_streams(void **state)
 	assert_int_equal(peer_wait(p, i + 1)->exit.code, 3);
 }
 
+static unsigned
+descriptors_of(pid_t pid)
+{
+	char path[64];
+	unsigned n = 0;
+	DIR *dir;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+	dir = opendir(path);
+	assert_non_null(dir);
+	while (readdir(dir) != NULL)
+		n++;
+	(void)closedir(dir);
+	return n;
+}
+
+/* A command does not wait for the agent to prepare another one while one is left;
+ * what is missing is made once nothing runs. */
+static void
+test_spares_are_made_out_of_the_way(void **state)
+{
+	struct peer *p = *state;
+	unsigned before, during;
+
+	peer_ping(p); /* all is set up */
+	before = descriptors_of(p->pid);
+	peer_sh(p, 1, "read x", PROTO_EXEC_STDIN);
+	peer_ping(p);
+	during = descriptors_of(p->pid);
+	peer_stdin(p, 1, "\n", 1, false);
+	assert_int_equal(peer_wait(p, 1)->exit.code, 0);
+	peer_ping(p);
+	/* gone: the child's ends of two pipes; new: its standard input */
+	assert_int_equal(during, before - 1);
+	assert_int_equal(descriptors_of(p->pid), before);
+}
+
 #define TEST(f) cmocka_unit_test_setup_teardown(f, peer_setup, peer_teardown)
 
 int
@@ -342,6 +380,7 @@ main(void)
 	    TEST(test_no_such_user),
 	    TEST(test_clean_start),
 	    TEST(test_too_many_streams),
+	    TEST(test_spares_are_made_out_of_the_way),
 	};
 
 	return cmocka_run_group_tests_name("agent", tests, NULL, NULL);
