@@ -6,12 +6,12 @@
  *
  * Usage: bench_qemu KERNEL IMAGE [ROUNDS]
  *
- * A boot lasts from the start of QEMU until the agent has said READY. A spawn lasts
- * until PING, RENEW and then a command (`echo hello`) have been answered, the command
- * by its output and its EXIT. Boots and spawns take turns, so that a drifting machine
- * slows all. A shell is a machine that has taken in its state and waits to be let run
- * (worker/qemu_template.c), as the fork server keeps one ready; "alone" counts the
- * start of its QEMU as well.
+ * A boot lasts from the start of QEMU until the agent has said READY. A spawn for a
+ * command lasts until RENEW and then `echo hello` have been answered, the latter by
+ * its output and its EXIT; another spawn measures the PONG. Boots and spawns take turns, so that a
+ * drifting machine slows all. A shell is a machine that has taken in its state and waits to be let
+ * run (worker/qemu_template.c), as the fork server keeps one ready; "alone" counts the start of its
+ * QEMU as well.
  */
 #include "tests/bench/report.h"
 #include "worker/chan.h"
@@ -259,36 +259,41 @@ load(struct guest *g)
 		bench_die("load: %s", err);
 }
 
-/* What each spawn of a kind has taken, in ms from its start. */
+/* How long spawns have taken until their answer, in ms. */
 struct spawns {
 	struct samples pong, command;
 };
 
 static void
-finish_spawn(struct guest *g, uint64_t since, struct spawns *s)
+spawn_once(const struct machine_config *cfg, bool shell, bool command, struct samples *took)
 {
-	load(g);
-	ping(g);
-	samples_add(&s->pong, ms_since(since));
-	renew(g);
-	echo(g);
-	samples_add(&s->command, ms_since(since));
-	end(g);
+	uint64_t since = now_ns();
+	struct guest g = {0};
+
+	start(&g, cfg);
+	if (shell) {
+		settle(&g);
+		since = now_ns();
+	}
+	load(&g);
+	if (command) {
+		renew(&g);
+		echo(&g);
+	} else {
+		ping(&g);
+	}
+	samples_add(took, ms_since(since));
+	end(&g);
 }
 
 static void
 round_of_spawns(const struct machine_config *cfg, struct spawns *shell, struct spawns *alone)
 {
-	struct guest g = {0};
-	uint64_t since;
-
 	for (int i = 0; i < SPAWNS; i++) {
-		start(&g, cfg);
-		settle(&g);
-		finish_spawn(&g, now_ns(), shell);
-		since = now_ns();
-		start(&g, cfg);
-		finish_spawn(&g, since, alone);
+		spawn_once(cfg, true, true, &shell->command);
+		spawn_once(cfg, false, true, &alone->command);
+		spawn_once(cfg, true, false, &shell->pong);
+		spawn_once(cfg, false, false, &alone->pong);
 	}
 }
 
