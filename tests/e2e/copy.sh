@@ -137,7 +137,7 @@ altered $(($(stat -c %s "$SNAP") - 10))
 check "altered state" refused 'bad.snap: altered: the checksum of the machine state' --snapshot "$TMP/bad.snap"
 check "another memory size" refused 'made with another memory size: 128 MiB' --snapshot "$SNAP" --memory 256
 check "another number of vCPUs" refused 'made with another number of vCPUs' --snapshot "$SNAP" --vcpus 4
-cp "$ROOT/README.md" "$TMP/kernel"
+cp "$0" "$TMP/kernel"
 check "another kernel" refused 'made with another kernel' --snapshot "$SNAP" --kernel "$TMP/kernel"
 check "another image" refused 'made with another image' --snapshot "$SNAP" --image "$TMP/kernel"
 chmod 666 "$SNAP"
