@@ -170,7 +170,7 @@ static void
 publish(struct job *job)
 {
 	for (unsigned i = 0; i < job->nports; i++)
-		if (job->port[i] != NULL)
+		if (job->port[i] != NULL && job->port[i]->published)
 			port_publish(job->port[i]);
 }
 
@@ -185,17 +185,26 @@ flush_late(struct job *job, struct port *port)
 	return r > 0;
 }
 
+/* The i-th port, if it is served; else NULL. */
+static inline struct port *
+open_port(const struct job *job, unsigned i)
+{
+	struct port *port = job->port[i];
+
+	return port != NULL && port->state == PORT_OPEN ? port : NULL;
+}
+
 /* The requests of all ports, each in its turn the first: the way to the guest is narrow. */
 static bool
 pump_ports(struct job *job)
 {
-	unsigned n = job->nports, first = job->turn++;
+	unsigned n = job->nports, at = n > 1 ? job->turn++ % n : 0;
 	bool moved = false;
 
-	for (unsigned i = 0; i < n; i++) {
-		struct port *port = job->port[(first + i) % n];
+	for (unsigned i = 0; i < n; i++, at = at + 1 == n ? 0 : at + 1) {
+		struct port *port = open_port(job, at);
 
-		if (port == NULL || port->state != PORT_OPEN)
+		if (port == NULL)
 			continue;
 		moved |= flush_late(job, port);
 		moved |= job_take_requests(job, port);
@@ -223,19 +232,15 @@ job_pump(struct job *job)
 	return moved;
 }
 
-static void
-each_open(struct job *job, void (*what)(struct port *port))
-{
-	for (unsigned i = 0; i < job->nports; i++)
-		if (job->port[i] != NULL && job->port[i]->state == PORT_OPEN)
-			what(job->port[i]);
-}
-
 bool
 job_sleep(struct job *job)
 {
+	struct port *port;
+
 	CHECK_OBJ(job, JOB_MAGIC);
-	each_open(job, port_sleep);
+	for (unsigned i = 0; i < job->nports; i++)
+		if ((port = open_port(job, i)) != NULL)
+			port_sleep(port);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (!job_pump(job))
 		return true;
@@ -246,7 +251,11 @@ job_sleep(struct job *job)
 void
 job_awake(struct job *job)
 {
-	each_open(job, port_awake);
+	struct port *port;
+
+	for (unsigned i = 0; i < job->nports; i++)
+		if ((port = open_port(job, i)) != NULL)
+			port_awake(port);
 }
 
 void

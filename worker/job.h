@@ -60,7 +60,6 @@ struct job {
 	struct seg *seg;
 	uint32_t slot;
 	struct shm_chan *shm; /* the slot's, for its statistics */
-	struct chan chan;
 	bool ready;	  /* the agent has said READY or RENEWED */
 	bool renewing;	  /* RENEW is not answered yet */
 	unsigned open;	  /* streams that the guest has, of all ports */
@@ -73,8 +72,9 @@ struct job {
 	struct job_pings pings;
 	enum job_check check;
 	enum job_quiet quiet;
-	uint8_t payload[RING_PAYLOAD_MAX];
 	char failure[160]; /* why the VM must end; "" = it need not */
+	struct chan chan;
+	uint8_t payload[RING_PAYLOAD_MAX];
 };
 
 /* For a machine that starts; for one that starts over, after job_fini. */

@@ -185,19 +185,6 @@ port_publish(struct port *port)
 }
 
 void
-port_sleep(struct port *port)
-{
-	/* Pairs with the fence in libvmpool between the ring's tail and this word. */
-	atomic_store_explicit(&port->shm->worker_asleep, 1, memory_order_relaxed);
-}
-
-void
-port_awake(struct port *port)
-{
-	atomic_store_explicit(&port->shm->worker_asleep, 0, memory_order_relaxed);
-}
-
-void
 port_close(struct port *port)
 {
 	CHECK_OBJ(port, PORT_MAGIC);

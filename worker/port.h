@@ -62,8 +62,17 @@ void port_publish(struct port *port);
 
 /* Nothing more can be moved: ask the client to ring. The caller's fence, and another
  * look at the ring, follow. And: it need not ring now. */
-void port_sleep(struct port *port);
-void port_awake(struct port *port);
+static inline void
+port_sleep(struct port *port)
+{
+	/* Pairs with the fence in libvmpool between the ring's tail and this word. */
+	atomic_store_explicit(&port->shm->worker_asleep, 1, memory_order_relaxed);
+}
+static inline void
+port_awake(struct port *port)
+{
+	atomic_store_explicit(&port->shm->worker_asleep, 0, memory_order_relaxed);
+}
 
 /* Tell the client that this channel is not served any more, and touch it no more. */
 void port_close(struct port *port);

@@ -258,7 +258,8 @@ attack_segment(struct fuzz *f)
 static int
 send_rubbish(struct fuzz *f, int sock)
 {
-	static const uint32_t kinds[] = {CTL_ATTACH, CTL_MONITOR, CTL_DOORBELLS, CTL_ATTACHED};
+	static const uint32_t kinds[] = {CTL_ATTACH, CTL_MONITOR, CTL_DOORBELLS, CTL_JOIN,
+					 CTL_ATTACHED};
 	uint8_t bytes[4096];
 	struct ctl_request req = {.magic = CTL_MAGIC,
 				  .kind = kinds[fuzz_below(f, ARRAY_SIZE(kinds))],

@@ -31,6 +31,7 @@ struct peer {
 	struct ring req, rsp;
 	struct shm_chan *chan;
 	struct port port;		   /* joined: the worker's end */
+	struct job *job;		   /* joined: whose port it is */
 	uint8_t payload[RING_PAYLOAD_MAX]; /* of the last answer */
 };
 

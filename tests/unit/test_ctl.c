@@ -73,15 +73,15 @@ descriptors_travel(void **state)
 	unsigned before = open_fds();
 
 	(void)state;
-	for (unsigned n = 0; n <= 4; n++) {
-		int out[4], in[4] = {99, 99, 99, 99};
+	for (unsigned n = 0; n <= CTL_FDS; n++) {
+		int out[CTL_FDS], in[CTL_FDS] = {99, 99, 99, 99, 99};
 		struct stat sa, sb;
 
 		for (unsigned i = 0; i < n; i++)
 			out[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
 		assert_int_equal(ctl_send(p.a, &reply, sizeof(reply), out, n), 0);
-		assert_int_equal(ctl_recv(p.b, &got, sizeof(got), in, 4), 0);
-		for (unsigned i = 0; i < 4; i++) {
+		assert_int_equal(ctl_recv(p.b, &got, sizeof(got), in, CTL_FDS), 0);
+		for (unsigned i = 0; i < CTL_FDS; i++) {
 			if (i >= n) {
 				assert_int_equal(in[i], -1);
 				continue;
@@ -95,7 +95,8 @@ descriptors_travel(void **state)
 		}
 		assert_int_equal(open_fds(), before);
 	}
-	assert_int_equal(ctl_send(p.a, &reply, sizeof(reply), (int[5]){0}, 5), -EINVAL);
+	assert_int_equal(ctl_send(p.a, &reply, sizeof(reply), (int[CTL_FDS + 1]){0}, CTL_FDS + 1),
+			 -EINVAL);
 	pair_free(&p);
 }
 
