@@ -9,108 +9,21 @@
  * has said READY). Boot, spawn and reset take turns, so that a drifting machine
  * slows all. A shell is a machine that waits for its state.
  */
-#include "kvm/proto.h"
-#include "kvm/vm.h"
-#include "tests/bench/report.h"
+#include "tests/bench/benchguest.h"
 #include "worker/rehearse.h"
 
-#include <poll.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #define MEM_MIB 128
-#define DEADLINE_MS 120000
 #define SPAWNS 20 /* for each boot */
 #define RESETS 4  /* of each of them */
 #define SLOPES 9
 #define FEW_KIB 1024u
 #define MANY_KIB 24576u
 
-struct peer {
-	struct vm *vm;
-	uint8_t in[4096];
-	size_t have;
-};
-
 static struct vm_template tmpl = {.mem_fd = -1, .state_fd = -1};
 static char err[256];
-
-static double
-ms_since(uint64_t start)
-{
-	return (double)(now_ns() - start) / 1e6;
-}
-
-static void
-wait_kick(struct vm *vm)
-{
-	struct pollfd p[2] = {{vm_chan_kick_fd(vm), POLLIN, 0}, {vm_end_fd(vm), POLLIN, 0}};
-	uint64_t kicks;
-
-	if (poll(p, 2, DEADLINE_MS) <= 0 || p[1].revents != 0)
-		bench_die("the guest ended or fell silent: %s", vm_end_text(vm));
-	(void)!read(p[0].fd, &kicks, sizeof(kicks));
-}
-
-/* Wait for the next frame, which must be of this type. */
-static void
-expect(struct peer *p, uint8_t type)
-{
-	struct proto_hdr h;
-	ssize_t n;
-
-	for (;;) {
-		memcpy(&h, p->in, sizeof(h));
-		if (p->have >= sizeof(h) && p->have >= sizeof(h) + h.length)
-			break;
-		n = vm_chan_recv(p->vm, p->in + p->have, sizeof(p->in) - p->have);
-		if (n < 0)
-			bench_die("guest channel broken");
-		p->have += (size_t)n;
-		if (n == 0)
-			wait_kick(p->vm);
-	}
-	if (h.type != type)
-		bench_die("a frame of type %u, not %u", h.type, type);
-	p->have -= sizeof(h) + h.length;
-	memmove(p->in, p->in + sizeof(h) + h.length, p->have);
-}
-
-static void
-send_all(struct peer *p, const void *bytes, size_t len)
-{
-	for (size_t at = 0; at < len;) {
-		ssize_t n = vm_chan_send(p->vm, (const uint8_t *)bytes + at, len - at);
-
-		if (n < 0)
-			bench_die("guest channel broken");
-		at += (size_t)n;
-		if (n == 0)
-			wait_kick(p->vm);
-	}
-}
-
-static void
-ping(struct peer *p)
-{
-	const struct {
-		struct proto_hdr h;
-		uint32_t payload;
-	} frame = {.h = {.length = 4, .type = PROTO_PING}, .payload = 0x676e6970};
-
-	send_all(p, &frame, sizeof(frame));
-	expect(p, PROTO_PONG);
-}
-
-static struct vm *
-make(const struct vm_config *cfg)
-{
-	struct vm *vm;
-
-	if (vm_new(&vm, cfg, err, sizeof(err)) < 0)
-		bench_die("%s", err);
-	return vm;
-}
 
 static double
 boot(const char *kernel, const char *image)
@@ -118,14 +31,12 @@ boot(const char *kernel, const char *image)
 	const struct vm_config cfg = {
 	    .kvm_fd = -1, .kernel = kernel, .initrd = image, .mem_mib = MEM_MIB, .vcpus = 1};
 	uint64_t start = now_ns();
-	struct peer p = {.vm = make(&cfg)};
+	struct benchguest g;
 	double ms;
 
-	if (vm_start(p.vm, err, sizeof(err)) < 0)
-		bench_die("%s", err);
-	expect(&p, PROTO_READY);
+	benchguest_new(&g, &cfg);
 	ms = ms_since(start);
-	vm_free(p.vm);
+	benchguest_end(&g);
 	return ms;
 }
 
@@ -138,71 +49,57 @@ make_template(const char *kernel, const char *image)
 				.mem_mib = MEM_MIB,
 				.vcpus = 1,
 				.shared = true};
-	struct peer p = {0};
+	struct benchguest g;
 	uint64_t start;
 
 	tmpl.mem_fd = cfg.mem_fd = memfd_create("memory", MFD_CLOEXEC);
 	tmpl.state_fd = memfd_create("state", MFD_CLOEXEC);
 	if (tmpl.mem_fd < 0 || tmpl.state_fd < 0 || ftruncate(tmpl.mem_fd, MEM_MIB << 20) < 0)
 		bench_die("memfd: %m");
-	p.vm = make(&cfg);
-	if (vm_start(p.vm, err, sizeof(err)) < 0)
-		bench_die("%s", err);
-	expect(&p, PROTO_READY);
-	ping(&p);
-	vm_pause(p.vm);
+	benchguest_new(&g, &cfg);
+	benchguest_ping(&g);
+	vm_pause(g.vm);
 	start = now_ns();
-	if (vm_save(p.vm, tmpl.state_fd, 0, &tmpl.state_len, err, sizeof(err)) < 0)
+	if (vm_save(g.vm, tmpl.state_fd, 0, &tmpl.state_len, err, sizeof(err)) < 0)
 		bench_die("%s", err);
 	(void)printf("  capture %.1f ms", ms_since(start));
 	start = now_ns();
-	if (rehearse(p.vm, &tmpl, MEM_MIB, 1, err, sizeof(err)) < 0 ||
-	    vm_save(p.vm, tmpl.state_fd, 0, &tmpl.state_len, err, sizeof(err)) < 0)
+	if (rehearse(g.vm, &tmpl, MEM_MIB, 1, err, sizeof(err)) < 0 ||
+	    vm_save(g.vm, tmpl.state_fd, 0, &tmpl.state_len, err, sizeof(err)) < 0)
 		bench_die("%s", err);
 	(void)printf(", rehearsal %.1f ms, state %llu bytes\n", ms_since(start),
 		     (unsigned long long)tmpl.state_len);
-	vm_free(p.vm);
+	benchguest_end(&g);
 }
 
-static struct vm *
-shell(void)
+static void
+shell(struct benchguest *g)
 {
 	const struct vm_config cfg = {.kvm_fd = -1, .mem_mib = MEM_MIB, .vcpus = 1, .tmpl = &tmpl};
 
-	return make(&cfg);
+	benchguest_new(g, &cfg);
 }
 
 /* Load and run to an answered ping. */
 static double
-load(struct peer *p, uint64_t *dirty)
+load(struct benchguest *g, uint64_t *dirty)
 {
 	uint64_t start = now_ns();
 
-	p->have = 0;
-	if (vm_load(p->vm, dirty, err, sizeof(err)) < 0)
-		bench_die("%s", err);
-	vm_resume(p->vm);
-	ping(p);
+	benchguest_load(g, dirty);
+	benchguest_ping(g);
 	return ms_since(start);
 }
 
 /* Let the guest write this many KiB into its memory. */
 static void
-scribble(struct peer *p, unsigned kib)
+scribble(struct benchguest *g, unsigned kib)
 {
-	struct {
-		struct proto_hdr h;
-		struct proto_exec e;
-		char strings[128];
-	} frame = {.h = {.type = PROTO_EXEC, .stream = 1}, .e = {.argc = 3}};
-	int n = snprintf(frame.strings, sizeof(frame.strings),
-			 "sh%c-c%cdd if=/dev/zero of=/tmp/scribble bs=64k count=%u 2>/dev/null%c%c",
-			 0, 0, kib / 64, 0, 0);
+	char script[128];
 
-	frame.e.size = (uint32_t)(sizeof(frame.e) + (size_t)n + 1);
-	frame.h.length = frame.e.size;
-	send_all(p, &frame, sizeof(frame.h) + frame.h.length);
-	expect(p, PROTO_EXIT);
+	(void)snprintf(script, sizeof(script),
+		       "dd if=/dev/zero of=/tmp/scribble bs=64k count=%u 2>/dev/null", kib / 64);
+	benchguest_sh(g, script);
 }
 
 /* One boot; SPAWNS machines, each with RESETS resets. */
@@ -211,36 +108,36 @@ take_turns(const char *kernel, const char *image, struct samples *boots, struct 
 	   struct samples *spawns, struct samples *resets)
 {
 	uint64_t dirty, start;
-	struct peer p = {0};
+	struct benchguest g;
 	double shell_ms;
 
 	samples_add(boots, boot(kernel, image));
 	for (int i = 0; i < SPAWNS; i++) {
 		start = now_ns();
-		p.vm = shell();
+		shell(&g);
 		shell_ms = ms_since(start);
-		samples_add(spawns, load(&p, &dirty));
+		samples_add(spawns, load(&g, &dirty));
 		samples_add(made, shell_ms + spawns->v[spawns->n - 1]);
 		for (int j = 0; j < RESETS; j++)
-			samples_add(resets, load(&p, &dirty));
-		vm_free(p.vm);
+			samples_add(resets, load(&g, &dirty));
+		benchguest_end(&g);
 	}
 }
 
 /* Nanoseconds that a page costs a reset, beyond what the first few cost. */
 static double
-page_ns(struct peer *p)
+page_ns(struct benchguest *g)
 {
 	struct samples few = {0}, many = {0};
 	uint64_t dirty, few_pages = 0, many_pages = 0;
 	double ns;
 
 	for (int i = 0; i < SLOPES; i++) {
-		scribble(p, FEW_KIB);
-		samples_add(&few, load(p, &few_pages));
-		scribble(p, MANY_KIB);
-		samples_add(&many, load(p, &many_pages));
-		(void)load(p, &dirty);
+		scribble(g, FEW_KIB);
+		samples_add(&few, load(g, &few_pages));
+		scribble(g, MANY_KIB);
+		samples_add(&many, load(g, &many_pages));
+		(void)load(g, &dirty);
 	}
 	if (many_pages < few_pages + (MANY_KIB - FEW_KIB) / 8)
 		bench_die("%u KiB were to be written, and %llu pages were", MANY_KIB,
@@ -307,7 +204,7 @@ main(int argc, char **argv)
 	struct samples boots = {0}, made = {0}, spawns = {0}, resets = {0};
 	int rounds = argc == 4 ? atoi(argv[3]) : 5;
 	double boot_ms, spawn_ms, made_ms, reset_ms, ratio;
-	struct peer p = {0};
+	struct benchguest g;
 
 	if (argc < 3 || rounds < 1)
 		bench_die("usage: bench_template VMLINUX IMAGE [ROUNDS]");
@@ -327,11 +224,11 @@ main(int argc, char **argv)
 	figure("spawn_p99_vs_p50", ratio, ratio, 3, true, spawns.n);
 	figure("reset_vs_spawn", made_ms / reset_ms, made_ms / samples_percentile(&resets, 99), 5,
 	       false, resets.n);
-	p.vm = shell();
-	(void)load(&p, &(uint64_t){0});
-	ratio = page_ns(&p) / copy_ns();
+	shell(&g);
+	(void)load(&g, &(uint64_t){0});
+	ratio = page_ns(&g) / copy_ns();
 	figure("reset_per_page_vs_memcpy", ratio, ratio, 3, true, SLOPES);
-	vm_free(p.vm);
+	benchguest_end(&g);
 	samples_fini(&boots);
 	samples_fini(&made);
 	samples_fini(&spawns);
