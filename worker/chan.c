@@ -94,14 +94,20 @@ chan_flush(struct chan *chan, int *err)
 	return moved;
 }
 
-int
-chan_renewal(struct proto_renew *renew)
+uint64_t
+chan_wall_ns(void)
 {
 	struct timespec now;
 
+	AZ(clock_gettime(CLOCK_REALTIME, &now));
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+int
+chan_renewal(struct proto_renew *renew)
+{
 	if (getrandom(renew, sizeof(*renew), 0) != (ssize_t)sizeof(*renew))
 		return -errno;
-	AZ(clock_gettime(CLOCK_REALTIME, &now));
-	renew->wall_ns = (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	renew->wall_ns = chan_wall_ns();
 	return 0;
 }

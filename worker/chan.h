@@ -35,6 +35,9 @@ void chan_send(struct chan *chan, const struct proto_hdr *hdr, const void *paylo
 /* Give the guest what waits: true if some of it moved; *err is 0 or -EPROTO. */
 bool chan_flush(struct chan *chan, int *err);
 
+/* CLOCK_REALTIME, nanoseconds: what a renewal tells a guest. */
+uint64_t chan_wall_ns(void);
+
 /* Fill in what makes a machine one of its own (RENEW): random bytes, and the time. 0 or
  * -errno. */
 int chan_renewal(struct proto_renew *renew) must_check;

@@ -267,6 +267,7 @@ job_renew(struct job *job)
 
 	CHECK_OBJ(job, JOB_MAGIC);
 	job->renewing = true;
+	job->renewals++;
 	job->ready = false;
 	if (r < 0) {
 		job_fail(job, "no random bytes for the guest: %s", strerror(-r));

@@ -33,6 +33,8 @@
 #define JOB_GRACE_NS 5000000000ull  /* the host's backstop fires this much after the guest's own */
 #define JOB_LEAVE_NS 30000000000ull /* a client's commands end this long after it has gone */
 #define JOB_CHECK_MS 5000u	    /* a healthy guest runs /bin/true within this time */
+#define JOB_LATE_NS 25000000	    /* a guest's clock may be this much behind; else */
+#define JOB_RENEWALS 4u		    /* it is renewed again, so many times in all */
 #define JOB_PINGS 256u		    /* PINGs that may be unanswered; more wait in their rings */
 
 enum job_check {
@@ -60,8 +62,9 @@ struct job {
 	struct seg *seg;
 	uint32_t slot;
 	struct shm_chan *shm; /* the slot's, for its statistics */
-	bool ready;	  /* the agent has said READY or RENEWED */
-	bool renewing;	  /* RENEW is not answered yet */
+	bool ready;	      /* the agent has said READY or RENEWED */
+	bool renewing;	      /* RENEW is not answered yet */
+	unsigned renewals;
 	unsigned open;	  /* streams that the guest has, of all ports */
 	unsigned leaving; /* ports whose clients have gone, and whose commands have not ended */
 	unsigned nports;  /* all entries of port[] from here on are NULL */
@@ -85,7 +88,8 @@ void job_init(struct job *job, struct seg *seg, uint32_t slot, int response_fd,
 void job_fini(struct job *job);
 
 /* The machine runs from its template: make it one of its own (RENEW: entropy, clock,
- * identity). It is ready once the agent has answered; failure says if it cannot. */
+ * identity). It is ready once the agent has answered; failure says if it cannot. An
+ * answer that came late is asked for again: the time that was sent had passed by then. */
 void job_renew(struct job *job);
 
 /* A client has joined the lease: its channel becomes this port, which is the caller's,

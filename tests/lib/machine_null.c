@@ -15,6 +15,7 @@
  * from the worker's loop, as a real one would run beside it.
  */
 #include "kvm/proto.h"
+#include "worker/chan.h"
 #include "worker/machine.h"
 
 #include <signal.h>
@@ -300,7 +301,7 @@ hear_stdin(struct stream *s, const struct proto_hdr *hdr, const uint8_t *payload
 static void
 hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 {
-	const struct proto_renewed renewed = {.failed = 0};
+	const struct proto_renewed renewed = {.wall_ns = chan_wall_ns()};
 	struct stream *s = hdr->stream == 0 ? NULL : stream_find(m, hdr->stream);
 	uint32_t value = 0;
 

@@ -308,7 +308,7 @@ static void
 test_a_loaded_machine_is_renewed_before_it_is_ready(void **state)
 {
 	struct fixture *f = *state;
-	const struct proto_renewed done = {.failed = 0};
+	struct proto_renewed done = {.failed = 0};
 	struct proto_renew renew[2];
 
 	for (int i = 0; i < 2; i++) {
@@ -316,6 +316,7 @@ test_a_loaded_machine_is_renewed_before_it_is_ready(void **state)
 		assert_false(f->job->ready);
 		pump_all(f);
 		renew[i] = renew_at(i * (sizeof(struct proto_hdr) + sizeof(renew[0])));
+		done.wall_ns = chan_wall_ns();
 		guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
 		pump_all(f);
 		assert_true(f->job->ready);
@@ -330,6 +331,28 @@ test_a_loaded_machine_is_renewed_before_it_is_ready(void **state)
 	guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
 	pump_all(f);
 	assert_non_null(strstr(f->job->failure, "RENEWED without RENEW"));
+}
+
+/* The guest was given the time, and the processor only later. */
+static void
+test_a_machine_whose_clock_is_late_is_renewed_again(void **state)
+{
+	struct fixture *f = *state;
+	struct proto_renewed done = {.failed = 0};
+
+	job_renew(f->job);
+	for (unsigned i = 0; i < JOB_RENEWALS; i++) {
+		pump_all(f);
+		(void)renew_at(i * (sizeof(struct proto_hdr) + sizeof(struct proto_renew)));
+		assert_false(f->job->ready);
+		done.wall_ns = chan_wall_ns() - 2 * JOB_LATE_NS;
+		guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
+	}
+	pump_all(f);
+	assert_true(f->job->ready);
+	assert_string_equal(f->job->failure, "");
+	assert_int_equal(fake.to_len,
+			 JOB_RENEWALS * (sizeof(struct proto_hdr) + sizeof(struct proto_renew)));
 }
 
 static void
@@ -378,6 +401,7 @@ main(void)
 	    TEST(test_health_check),
 	    TEST(test_health_check_is_out_of_reach),
 	    TEST(test_a_loaded_machine_is_renewed_before_it_is_ready),
+	    TEST(test_a_machine_whose_clock_is_late_is_renewed_again),
 	    TEST(test_a_machine_that_cannot_renew_itself_is_of_no_use),
 	    TEST(test_ready_is_no_answer_to_renew),
 	};
