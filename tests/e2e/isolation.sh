@@ -6,15 +6,17 @@
 # it, lease B looks: row by row of tests/e2e/isolation/rows.bash. A row proves
 # itself, for its look must see what was done while lease A lasts. B compares with
 # a machine that nobody has used: the row's look, and all that is common to rows.
-# Then so many fresh machines must have nothing random in common.
+# Then lease after lease must find the same, and so many fresh machines must have
+# nothing random in common and the right time.
 #
 # Usage: tests/e2e/isolation.sh [ROW...]   (prints TAP; ROW: patterns of row names)
 #        tests/e2e/isolation.sh --build-tools FOLDER   (its programs, nothing else)
 #
 # $VMPOOL_E2E_RECYCLE: reset (default) or discard
-# $VMPOOL_E2E_FRESH: how many fresh machines to compare (20)
-# $VMPOOL_E2E_CLOCK_MS: how far their clocks may be off (1000)
-# $VMPOOL_E2E_TOOLS: folder with stain and leave, compiled (default: compiles them)
+# $VMPOOL_E2E_AGAIN: how many leases in a row (60)
+# $VMPOOL_E2E_FRESH: how many fresh machines to compare (100)
+# $VMPOOL_E2E_CLOCK_MS: how far their clocks may be off (50)
+# $VMPOOL_E2E_TOOLS: folder with what --build-tools makes (default: makes it)
 
 set -uo pipefail
 # shellcheck source=tests/lib/e2e.sh
@@ -23,28 +25,36 @@ HERE=$ROOT/tests/e2e/isolation
 # shellcheck source=tests/e2e/isolation/rows.bash
 . "$HERE/rows.bash"
 
-FRESH=${VMPOOL_E2E_FRESH:-20}
-CLOCK_MS=${VMPOOL_E2E_CLOCK_MS:-1000}
+AGAIN=${VMPOOL_E2E_AGAIN:-60}
+FRESH=${VMPOOL_E2E_FRESH:-100}
+SPAWNED=40 # of FRESH, by a pool that resets none
+CLOCK_MS=${VMPOOL_E2E_CLOCK_MS:-50}
 ONLY=("$@")
 
 # --- what the guests need -----------------------------------------------------------
 
+# The image is the product's and stain in a second archive, which the kernel unpacks as well.
 build_tools() { # FOLDER
+	local program
+	for program in leave borrow; do
+		"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -I"$ROOT" -O2 -pthread -o "$1/$program" "$HERE/$program.c" \
+			"$(dirname "$BIN")/lib/libvmpool.a" || return
+	done
 	"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -Os -static -nostdlib -ffreestanding -fno-stack-protector \
-		-fno-asynchronous-unwind-tables -fno-pie -no-pie -s -o "$1/stain" "$HERE/stain.c" &&
-		"${CC:-cc}" -std=gnu11 -D_GNU_SOURCE -I"$ROOT" -O2 -pthread -o "$1/leave" "$HERE/leave.c" \
-			"$(dirname "$BIN")/lib/libvmpool.a"
+		-fno-asynchronous-unwind-tables -fno-pie -no-pie -s -o "$1/stain" "$HERE/stain.c" || return
+	# shellcheck source=scripts/cpio.sh
+	. "$ROOT/scripts/cpio.sh"
+	{ cat "${VMPOOL_GUEST:-$ROOT/build/guest/current}/initramfs" && cpio_file bin/stain 0755 "$1/stain" && cpio_end; } >"$1/image"
 }
 
-# guest SCRIPT [OPTION...]: run it in a fresh VM, with the helper in /dev/shm. The
-# script comes in the environment: no process has it on its command line.
+# guest SCRIPT [OPTION...]: run it in a fresh VM. The script comes in the
+# environment: no process has it on its command line.
 # shellcheck disable=SC2016
 guest() {
 	local script=$1
 	shift
-	timeout --kill-after=5 $((300 * SLOW)) "$BIN/vmpool" -p "$POOL" exec -i --wait $((180 * SLOW)) \
-		-e "SCRIPT=$script" "$@" -- sh -c 'cat >/dev/shm/stain; chmod 755 /dev/shm/stain; eval "$SCRIPT"; exit 0' \
-		<"$TOOLS/stain" >"$TMP/out" 2>"$TMP/err"
+	timeout --kill-after=5 $((300 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait $((180 * SLOW)) \
+		-e "SCRIPT=$script" "$@" -- sh -c 'eval "$SCRIPT"; exit 0' >"$TMP/out" 2>"$TMP/err"
 	STATUS=$?
 	printf '%d: %s\n' "$STATUS" "$script" | head -c 300 >"$TMP/status"
 }
@@ -54,7 +64,7 @@ guest() {
 # shellcheck disable=SC2016
 COMMON='
 echo "-- files"
-find / /dev /run /tmp /dev/shm /root -xdev | sort -u | grep -v -e ^/proc/ -e ^/sys/ -e ^/dev/shm/stain$ |
+find / /dev /run /tmp /dev/shm /root -xdev | sort -u | grep -v -e ^/proc/ -e ^/sys/ |
 	xargs stat -c "%A %u %g %s %t %T %N"
 echo "-- contents"
 find / -xdev -type f ! -name machine-id ! -path "/proc/*" ! -path "/sys/*" | sort | xargs md5sum
@@ -213,39 +223,107 @@ judge_streams() {
 
 # --- what no two machines have in common ------------------------------------------------
 
-fresh() { # FILE: a line per machine
-	local i t0 t1
-	for ((i = 0; i < FRESH; i++)); do
-		t0=$(date +%s%N)
-		# shellcheck disable=SC2016
-		guest 'echo $(cat /proc/sys/kernel/random/boot_id) $(cat /etc/machine-id) $(head -c 32 /dev/urandom | hexdump -ve "1/1 \"%02x\"") $(/dev/shm/stain random) $(/dev/shm/stain clock) $(cat /proc/sys/kernel/random/uuid)'
-		t1=$(date +%s%N)
-		[ $STATUS -eq 0 ] && echo "$(cat "$TMP/out") $t0 $t1"
-	done >"$1"
+# An hour ago, as far as its clock knows: the template's is as far behind as if it
+# had been made then.
+# shellcheck disable=SC2016
+AGE='date -s "@$(($(date +%s) - 3600))" >/dev/null; echo $(cat /proc/uptime) $(date +%s) >/tmp/aged'
+
+# fresh COUNT: a line per machine, see borrow.c: what stain says first; then the time,
+# twice, since only the second command of a kind takes less than what is to be measured.
+fresh() {
+	timeout $((300 * SLOW)) "$TOOLS/borrow" "$POOL" "$1" stain fresh -- stain clock -- stain clock \
+		>>"$TMP/fresh" 2>"$TMP/err"
+	cp "$TMP/fresh" "$TMP/out"
 }
 
 distinct() { # FIELD PATTERN: so many different values, of that form
 	awk -v f="$1" '{ print $f }' "$TMP/fresh" | grep -Ex -- "$2" | sort -u | wc -l | grep -qx "$FRESH"
 }
 
-judge_fresh() {
+# good COUNT EXPRESSION: it is true of so many lines, all there are.
+good() { awk -v n="$1" -v off="$CLOCK_MS" "{ all++ } $2 { good++ } END { exit good != n || all != n }" "$TMP/fresh"; }
+
+judge_ids() {
 	local hex='[0-9a-f]'
-	wanted fresh || return 0
-	fresh "$TMP/fresh"
-	cp "$TMP/fresh" "$TMP/out"
-	distinct 1 "$hex{8}-$hex{4}-4$hex{3}-[89ab]$hex{3}-$hex{12}"
+	distinct 3 "$hex{8}-$hex{4}-4$hex{3}-[89ab]$hex{3}-$hex{12}"
 	result $? "$FRESH machines, $FRESH boot ids"
-	distinct 2 "$hex{12}4$hex{3}[89ab]$hex{15}"
+	distinct 4 "$hex{12}4$hex{3}[89ab]$hex{15}"
 	result $? "$FRESH machines, $FRESH machine ids"
-	distinct 3 "$hex{64}"
+	distinct 5 "$hex{64}"
 	result $? "$FRESH machines, the first 32 bytes of /dev/urandom all differ"
-	distinct 4 "$hex{64}"
+	distinct 6 "$hex{64}"
 	result $? "$FRESH machines, the first 32 bytes of getrandom() all differ"
-	distinct 6 "$hex{8}-.*"
+	distinct 7 "$hex{8}-.*"
 	result $? "$FRESH machines, their kernels' random UUIDs all differ"
-	awk -v off="$CLOCK_MS" -v n="$FRESH" '$5 >= $7 - off * 1e6 && $5 <= $8 + off * 1e6 { good++ }
-		END { exit good != n }' "$TMP/fresh"
-	result $? "$FRESH machines, their clocks are right within $CLOCK_MS ms"
+}
+
+# Fields, for awk: the last three are the last command's.
+CLOCK='$NF >= $(NF - 2) - off * 1e6 && $NF <= $(NF - 1) + off * 1e6'
+judge_clocks() { # COUNT WHAT
+	good "$1" "$CLOCK"
+	result $? "$1 machines $2, their clocks are right within $CLOCK_MS ms"
+}
+
+# Those of the pool that has served all of the above, then each in a process of its own.
+judge_fresh() {
+	local worn=$((FRESH - SPAWNED))
+	fresh $worn
+	judge_clocks $worn "of the template"
+	pool_stop
+	mv "$TMP/fresh" "$TMP/worn"
+	pool_start --image "$TOOLS/image" --min-idle 2 --max-idle 2 --max-total 4 --recycle discard --warmup "$AGE"
+	fresh "$SPAWNED"
+	good "$SPAWNED" '$11 < $1 / 1e9 - 3590'
+	result $? "the other template's clock is an hour behind"
+	judge_clocks "$SPAWNED" "of a template that is an hour old"
+	good "$SPAWNED" '$8 / 1e9 >= $9'
+	result $? "their uptime goes on from the template's"
+	[ "$(stat_of spawn_count)" -ge "$SPAWNED" ]
+	result $? "each was made for its lease"
+	cat "$TMP/worn" >>"$TMP/fresh"
+	judge_ids
+}
+
+# --- lease after lease -------------------------------------------------------------------
+
+# What each lease sees, and then leaves behind; the shell does most of it by itself.
+# shellcheck disable=SC2016
+AGAIN_ACT='stain same
+echo $$ >/tmp/left; echo x >>/etc/passwd; mkdir /left; rm /bin/vi; hostname left; cd /proc/sys
+echo 1 >vm/swappiness; echo 100 >kernel/panic; mount -t tmpfs left /mnt; ulimit -n 100
+setsid sleep 1000 </dev/null >/dev/null 2>&1 &'
+
+# KiB that the slot's process and the supervisor have for themselves, once the last
+# lease's reset is done.
+weigh() { # FILE
+	until_true 60 stat_is idle_count 1 || return 1
+	{ pids_of idle && supervisor_pid; } | while read -r pid; do
+		awk -v pid="$pid" '$1 == "Anonymous:" { print pid, $2 }' "/proc/$pid/smaps_rollup"
+	done >"$1"
+}
+
+no_growth() { # EARLY LATE: no process that is in both has 64 KiB more.
+	awk 'NR == FNR { was[$1] = $2; next } $1 in was && $2 > was[$1] + 64 { print $0, "was", was[$1]; bad = 1 }
+		END { exit bad }' "$1" "$2" >"$TMP/out"
+}
+
+again() { # COUNT
+	timeout $((300 * SLOW)) "$TOOLS/borrow" "$POOL" "$1" sh -c "$AGAIN_ACT" >>"$TMP/again" 2>"$TMP/err"
+}
+
+judge_again() {
+	local early=$((AGAIN / 3))
+	wanted again || return 0
+	# By then a VM's process knows which pages every life writes (kvm/dirty.c).
+	again $early && weigh "$TMP/early" && again $((AGAIN - early)) && weigh "$TMP/late"
+	result $? "$AGAIN leases in a row"
+	awk -v n="$AGAIN" '{ same[$4 " " $5 " " $6 " " $7]++ } END { for (s in same) { print same[s], s; if (same[s] == n) good++ }
+		exit good != 1 }' "$TMP/again" >"$TMP/out"
+	result $? "each finds the files, processes, mounts and settings that the first has found"
+	[ "$(awk '{ print $3 }' "$TMP/again" | sort -u | wc -l)" -eq "$AGAIN" ]
+	result $? "each has its own boot id"
+	no_growth "$TMP/early" "$TMP/late"
+	result $? "no process has grown by them"
 }
 
 # --- all of it ---------------------------------------------------------------------------
@@ -255,17 +333,20 @@ if [ "${1:-}" = --build-tools ]; then
 	exit
 fi
 TOOLS=${VMPOOL_E2E_TOOLS:-$TMP}
+[ -e "$ROOT/build/guest/current/initramfs" ] || [ -n "${VMPOOL_GUEST:-}" ] ||
+	skip_all "the guest image is not built (make guest)"
 if [ "$TOOLS" = "$TMP" ] && ! build_tools "$TMP" 2>"$TMP/err"; then
 	result 1 "the test's programs compile"
 	done_testing
 	exit 1
 fi
 rows
-pool_start --min-idle 1 --max-idle 1 --max-total 1 --recycle "${VMPOOL_E2E_RECYCLE:-reset}"
+pool_start --image "$TOOLS/image" --min-idle 1 --max-idle 1 --max-total 1 --recycle "${VMPOOL_E2E_RECYCLE:-reset}"
 untouched
 result $? "an untouched machine has been looked at" || { done_testing && exit 1; }
 [ ${#NAMES[@]} -eq 0 ] || for i in "${!NAMES[@]}"; do judge "$i"; done
 judge_streams
-judge_fresh
+judge_again
+! wanted fresh || judge_fresh
 pool_stop
 done_testing

@@ -21,6 +21,7 @@
 #define MEM_MIB 128u
 #define END_MS 30000
 #define RESETS 1000
+#define SAMPLE 100   /* every so many resets all of the machine is looked at */
 #define MUTATIONS 25 /* test_kvm_state.c has thousands, without KVM */
 
 static struct vm_template one = {.mem_fd = -1, .state_fd = -1}; /* of one vCPU */
@@ -282,7 +283,6 @@ bare_code(void **state)
 	}
 }
 
-/* Reset again and again: the same each time, and nothing grows. */
 static long
 anonymous_kib(void)
 {
@@ -298,19 +298,45 @@ anonymous_kib(void)
 	return kib;
 }
 
+/* A life that looks at what it has got, and leaves it changed. */
+static char *
+look_and_leave(struct guest *g)
+{
+	return guest_sh(
+	    g,
+	    "ls -lR /bin /etc /root /tmp /run /dev | md5sum; cat /proc/mounts; hostname; "
+	    "ps -o args | grep -v '^\\['; cat /proc/sys/vm/swappiness /proc/1/limits; "
+	    "echo x >>/etc/passwd; rm /bin/vi; mkdir /root/d; hostname left; "
+	    "echo 1 >/proc/sys/vm/swappiness; mount -t tmpfs t /mnt; sleep 1000 &",
+	    0);
+}
+
+/* Reset again and again: the template byte for byte, the same guest each time, and
+ * nothing grows. */
 static void
 a_thousand_times(void **state)
 {
 	struct guest *g = guest();
+	char *first, *again;
 	long before = 0;
 
 	(void)state;
+	load_and_compare(g, template());
+	first = look_and_leave(g);
+	assert_non_null(strstr(first, "Max open files"));
 	for (unsigned i = 0; i < RESETS; i++) {
+		if (i % SAMPLE == 0) {
+			load_and_compare(g, template());
+			again = look_and_leave(g);
+			assert_string_equal(again, first);
+			free(again);
+		}
 		(void)guest_load(g);
 		guest_ping(g);
 		if (i == RESETS / 2)
 			before = anonymous_kib();
 	}
+	free(first);
 	load_and_compare(g, template());
 	guest_ping(g);
 	print_message("# anonymous: %ld KiB half-way, %ld KiB after %u\n", before, anonymous_kib(),

@@ -24,7 +24,12 @@ alive() { # PATTERN: a look for processes, which may be between two lives
 }
 
 rows() {
-	local dir
+	# Nine tenths of what is free. The pattern is made in the guest: it stands in no request.
+	local dir fill='mount -o remount,size=100% /tmp; cd /tmp
+		p=$(echo fgnva-cnggrea-fgnva-cnggrea | tr a-z n-za-m)
+		yes "$p" | head -c 1048576 >one
+		n=$(awk "/MemAvailable/ { print int(\$2 * 0.9 / 1024) - 1 }" /proc/meminfo)
+		while [ $n -gt 0 ]; do cat one; n=$((n - 1)); done >fill'
 	for dir in / /tmp /root /etc /dev/shm /dev /run /var/tmp /home; do
 		row "a file in $dir" "echo stain >$dir/stain; mkdir $dir/.stain.d" "ls -A $dir"
 	done
@@ -45,15 +50,8 @@ rows() {
 	row "a full tmpfs" \
 		'dd if=/dev/zero of=/tmp/fill bs=64k 2>/dev/null' \
 		'df /tmp | tail -n 1; echo x >/tmp/probe && cat /tmp/probe; rm -f /tmp/probe'
-	# The pattern is made in the guest: it stands in no request. Nobody in there can
-	# see free memory, so the processes that make up the machine are searched.
-	row "90 % of memory filled with a pattern" \
-		'mount -o remount,size=100% /tmp; cd /tmp
-		p=$(echo fgnva-cnggrea-fgnva-cnggrea | tr a-z n-za-m)
-		yes "$p" | head -c 1048576 >one
-		n=$(awk "/MemAvailable/ { print int(\$2 * 0.9 / 1024) - 1 }" /proc/meminfo)
-		while [ $n -gt 0 ]; do cat one; n=$((n - 1)); done >fill' \
-		'pattern_in_pool stain-pattern-stain-pattern' host
+	row "90 % of memory filled with a pattern" "$fill" 'pattern_in_pool stain-pattern-stain-pattern' host
+	row "90 % of memory filled, searched from inside" "$fill" 'stain memory'
 	row "mounts" \
 		'mkdir -p /mnt/a /mnt/b; mount -t tmpfs stain /mnt/a; mount --bind /etc /mnt/b; mount -t tmpfs stain /etc
 		mount -o remount,ro /run' \
@@ -71,7 +69,7 @@ rows() {
 		'[ -L /etc/machine-id ] && echo link; wc -c </etc/machine-id'
 	row "a loopback without addresses" \
 		'ip addr flush dev lo; ip link set lo mtu 1234' 'ip addr show lo'
-	row "the agent's limits" '/dev/shm/stain limit' 'cat /proc/1/limits'
+	row "the agent's limits" 'stain limit' 'cat /proc/1/limits'
 	row "the agent's cgroup" 'mkdir /sys/fs/cgroup/stain; echo 5 >/sys/fs/cgroup/stain/pids.max' \
 		'cd /sys/fs/cgroup && ls -d [s]tain 2>/dev/null; cat /proc/self/cgroup | wc -l'
 	row "an open terminal" \
@@ -89,7 +87,7 @@ rows() {
 		dd if=/proc/1/mem bs=1 skip=$((0x$base)) count=16 2>/dev/null | hexdump -C'
 	row "SIGKILL for the agent" 'echo 1 >/stain; kill -9 1; kill -STOP 1' 'ls /stain 2>/dev/null'
 
-	row "half a frame on the channel" '/dev/shm/stain frame; sleep 1000' 'echo alive' dies
+	row "half a frame on the channel" 'stain frame; sleep 1000' 'echo alive' dies
 	row "the agent killed" \
 		'map=$(grep -m 1 r-xp /proc/1/maps | cut -d" " -f1); from=$((0x${map%-*})) to=$((0x${map#*-}))
 		dd if=/dev/zero of=/proc/1/mem bs=4096 seek=$((from / 4096)) count=$(((to - from) / 4096)) conv=notrunc 2>/dev/null
@@ -99,6 +97,8 @@ rows() {
 	# A kernel that has panicked and may not reboot spins on its processor for ever.
 	row "the kernel stuck in a loop" \
 		'echo 0 >/proc/sys/kernel/panic; echo c >/proc/sysrq-trigger; sleep 1000' 'cat /proc/sys/kernel/panic' dies
+	# Interrupts off, for ever; in a loop that does not even halt: tests/kvm/test_template.c.
+	row "the processor halted, interrupts off" 'halt -f; sleep 1000' 'echo alive' dies
 	row "all memory taken" \
 		'mount -o remount,size=100% /tmp; echo before; dd if=/dev/zero of=/tmp/fill bs=64k 2>/dev/null; sleep 1000' \
 		'df /tmp | tail -n 1' killed
