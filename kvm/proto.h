@@ -34,7 +34,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTO_VERSION 2u /* sent in READY; host and agent must agree */
+#define PROTO_VERSION 3u /* sent in READY; host and agent must agree */
 
 #define PROTO_PAYLOAD_MAX (16u << 10) /* bytes of payload in one frame */
 #define PROTO_WINDOW (16u << 10)      /* initial credit per stream and direction, bytes */
@@ -59,6 +59,9 @@ enum proto_type {
 	PROTO_KILL = 4,	  /* payload uint32: signal, sent to every process of the command */
 	PROTO_CREDIT = 5, /* payload uint32: further bytes the receiver may send; both directions */
 	PROTO_RENEW = 6,  /* stream 0; struct proto_renew; answered by one RENEWED */
+
+	PROTO_WINSIZE = 8, /* struct proto_winsize: the size of a command's terminal, from now on */
+	PROTO_VMSTAT = 9,  /* empty; opens a stream, which one VMSTATS (or ERROR) ends */
 	/* guest to host */
 	PROTO_READY = 32,  /* stream 0; struct proto_ready; the first frame after boot */
 	PROTO_PONG = 33,   /* stream 0; the PING's payload */
@@ -68,16 +71,21 @@ enum proto_type {
 	PROTO_ERROR =
 	    37, /* struct proto_error + text; the command did not start; ends the stream */
 	PROTO_RENEWED = 38, /* stream 0; struct proto_renewed; the answer to RENEW */
+
+	PROTO_VMSTATS = 40, /* struct proto_vmstats; ends the stream that a VMSTAT has opened */
 };
 
 #define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
 #define PROTO_F_EOF 0x01u  /* STDIN: no bytes will follow */
 
 /* An EXEC request, assembled from its pieces: this header, then
- * argc + envc + 2 NUL-terminated strings: the arguments, the environment
- * entries ("K=V"), the working directory and the user ("" = default: "/" and
- * root). argv[0] is looked up in PATH when it has no slash. size is the whole
- * length, header included. */
+ * argc + envc + unsetc + 2 NUL-terminated strings: the arguments, the environment
+ * entries ("K=V"), the names that the default environment shall lack, the working
+ * directory and the user ("" = default: "/" and root). argv[0] is looked up in PATH
+ * when it has no slash. size is the whole length, header included.
+ *
+ * A limit of 0 is none. Memory and processes are limits of all that the command starts,
+ * together; the others are each process's own. */
 struct proto_exec {
 	uint32_t size;
 	uint32_t argc; /* >= 1 */
@@ -85,9 +93,40 @@ struct proto_exec {
 	uint32_t timeout_ms; /* 0 = none; then everything the command started is killed */
 	uint32_t flags;	     /* PROTO_EXEC_* */
 	uint32_t zero;
+	uint32_t unsetc;
+	uint32_t umask;	     /* EXEC_UMASK: at most 0777; else 0, and it is 022 */
+	uint32_t cpu_s;	     /* seconds of CPU time: then SIGXCPU, a second later SIGKILL */
+	uint32_t memory_mib; /* then the kernel kills */
+	uint32_t procs;	     /* processes and threads: then fork fails */
+	uint32_t files;	     /* open files: then open fails */
+	uint16_t rows, cols; /* EXEC_TTY: its size, 0 = unknown; else 0 */
 };
 #define PROTO_EXEC_STDIN 0x01u	   /* STDIN frames will come; otherwise stdin is /dev/null */
 #define PROTO_EXEC_CLEAN_ENV 0x02u /* do not start from the agent's default environment */
+/* stdin, stdout and stderr are a terminal, which controls the command's session: all its
+ * output comes as STDOUT. STDIN's EOF is the terminal's end-of-file character. Needs
+ * EXEC_STDIN. */
+#define PROTO_EXEC_TTY 0x04u
+#define PROTO_EXEC_UMASK 0x08u
+
+struct proto_winsize {
+	uint16_t rows, cols;
+};
+
+/* How the machine does, as its kernel says; times and counts since it was booted (for
+ * one from a template: the template). */
+struct proto_vmstats {
+	uint64_t uptime_ns;
+	uint64_t cpu_ns;    /* of all processors, idle time left out */
+	uint64_t mem_total; /* bytes */
+	uint64_t mem_used;  /* what is not available to programs without taking it from others */
+	uint64_t page_faults;
+	uint64_t major_faults; /* those of them that had to read */
+	uint64_t bytes_in;     /* of frames from the host, since READY or the last RENEW */
+	uint64_t bytes_out;    /* and to it */
+	uint32_t processes;    /* kernel threads left out, the agent among them */
+	uint32_t commands;     /* open streams of commands */
+};
 
 struct proto_ready {
 	uint32_t version; /* PROTO_VERSION */
@@ -136,6 +175,8 @@ enum proto_stage {
 	PROTO_STAGE_CWD = 3,	 /* working directory */
 	PROTO_STAGE_USER = 4,	 /* no such user */
 	PROTO_STAGE_EXEC = 5, /* execve: ENOENT not found, EACCES/ENOEXEC not executable, E2BIG */
+
+	PROTO_STAGE_LIMITS = 6, /* a limit: EOPNOTSUPP the guest's kernel has none of that kind */
 };
 struct proto_error {
 	uint32_t stage; /* enum proto_stage */
@@ -144,7 +185,8 @@ struct proto_error {
 };
 
 _Static_assert(sizeof(struct proto_hdr) == 12, "frame header");
-_Static_assert(sizeof(struct proto_exec) == 24, "exec header");
+_Static_assert(sizeof(struct proto_exec) == 52, "exec header");
+_Static_assert(sizeof(struct proto_vmstats) == 72, "statistics payload");
 _Static_assert(sizeof(struct proto_exit) == 24, "exit payload");
 _Static_assert(sizeof(struct proto_renew) == 104, "renew payload");
 _Static_assert(sizeof(struct proto_renewed) == 16, "renewed payload");
@@ -186,6 +228,14 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		guest_type = false;
 		min = max = sizeof(struct proto_renew);
 		break;
+	case PROTO_WINSIZE:
+		guest_type = false;
+		min = max = sizeof(struct proto_winsize);
+		break;
+	case PROTO_VMSTAT:
+		guest_type = false;
+		max = 0;
+		break;
 	case PROTO_READY:
 		machine = true;
 		min = max = sizeof(struct proto_ready);
@@ -205,6 +255,7 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		machine = true;
 		min = max = sizeof(struct proto_renewed);
 		break;
+	case PROTO_VMSTATS: min = max = sizeof(struct proto_vmstats); break;
 	default: return false;
 	}
 	return guest_type == from_guest && machine == (h->stream == 0) && h->zero == 0 &&

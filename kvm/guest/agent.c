@@ -10,6 +10,7 @@
 #include "kvm/guest/exec.h"
 #include "kvm/guest/poller.h"
 #include "kvm/guest/renew.h"
+#include "kvm/guest/vmstat.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -193,7 +194,33 @@ renew_frame(const uint8_t *payload)
 
 	memcpy(&renew, payload, sizeof(renew));
 	renew_run(&renew, &done);
+	chan.in_bytes = chan.out_bytes = 0;
 	chan_put(&chan, PROTO_RENEWED, 0, &done, sizeof(done));
+}
+
+static void
+vmstat_frame(uint32_t stream)
+{
+	struct proto_vmstats s = {
+	    .bytes_in = chan.in_bytes, .bytes_out = chan.out_bytes, .commands = cmd_count()};
+
+	if (exec_refuse(stream, EBUSY, "the stream is in use"))
+		return;
+	if (cmd_find(stream) != NULL) {
+		violation(stream, "the stream is in use");
+		return;
+	}
+	vmstat_read(&s);
+	chan_put(&chan, PROTO_VMSTATS, stream, &s, sizeof(s));
+}
+
+static void
+resize_frame(const struct cmd *c, const uint8_t *payload)
+{
+	struct proto_winsize size;
+
+	memcpy(&size, payload, sizeof(size));
+	cmd_resize(c, &size);
 }
 
 static void
@@ -214,12 +241,20 @@ take_frame(const struct proto_hdr *h, const uint8_t *payload)
 		exec_piece(&chan, h, payload);
 		return;
 	}
+	if (h->type == PROTO_VMSTAT) {
+		vmstat_frame(h->stream);
+		return;
+	}
 	c = cmd_find(h->stream);
 	if (c == NULL)
 		return; /* it has just ended; the host does not know yet */
 	if (h->type == PROTO_STDIN) {
 		if (cmd_stdin(c, payload, h->length, (h->flags & PROTO_F_EOF) != 0) != 0)
 			violation(h->stream, "STDIN beyond the window");
+		return;
+	}
+	if (h->type == PROTO_WINSIZE) {
+		resize_frame(c, payload);
 		return;
 	}
 	memcpy(&n, payload, sizeof(n));

@@ -27,6 +27,7 @@ chan_init(struct chan *c, int fd, bool port)
 	c->port = port;
 	c->in_head = c->in_tail = 0;
 	c->out_head = c->out_tail = 0;
+	c->in_bytes = c->out_bytes = 0;
 	chan_wake(c);
 }
 
@@ -77,7 +78,7 @@ chan_fill(struct chan *c)
 static bool
 host_type(uint8_t type)
 {
-	return type >= PROTO_PING && type <= PROTO_RENEW;
+	return type >= PROTO_PING && type <= PROTO_VMSTAT;
 }
 
 int
@@ -96,6 +97,7 @@ chan_next(struct chan *c, struct proto_hdr *h, const uint8_t **payload)
 		return 0;
 	*payload = c->in + c->in_head + sizeof(*h);
 	c->in_head += sizeof(*h) + h->length;
+	c->in_bytes += sizeof(*h) + h->length;
 	return proto_check(h, false) ? 1 : 2;
 }
 
@@ -140,6 +142,7 @@ chan_commit(struct chan *c, uint8_t type, uint32_t stream, size_t len)
 	assert(proto_check(&h, true));
 	memcpy(c->out + c->out_tail, &h, sizeof(h));
 	c->out_tail += sizeof(h) + len;
+	c->out_bytes += sizeof(h) + len;
 	assert(c->out_tail <= CHAN_OUT);
 }
 

@@ -25,6 +25,7 @@ struct chan {
 	size_t in_tail;
 	size_t out_head; /* [out_head, out_tail) is queued and not yet written */
 	size_t out_tail;
+	uint64_t in_bytes, out_bytes; /* so far; whoever likes sets them to 0 */
 	uint8_t in[CHAN_IN];
 	uint8_t out[CHAN_OUT];
 };

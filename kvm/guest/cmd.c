@@ -5,7 +5,9 @@
  * and groups. What flows through their pipes is pump.c's.
  */
 #include "kvm/guest/cmd.h"
+#include "kvm/guest/pipes.h"
 #include "kvm/guest/pump.h"
+#include "kvm/guest/tty.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -55,8 +57,8 @@ dequeue(struct cmd *c)
 	TAILQ_REMOVE(&queue, c, turn);
 }
 
-static void
-pipe_event(struct source *s)
+void
+cmd_pipe_event(struct source *s)
 {
 	struct cmd_pipe *p = source_owner(s, struct cmd_pipe, src);
 
@@ -66,40 +68,10 @@ pipe_event(struct source *s)
 }
 
 static void
-pipe_close(struct cmd_pipe *p)
-{
-	poller_close(&p->fd);
-	util_closep(&p->child_fd);
-}
-
-/* A pipe whose end `mine` (0: the agent reads, 1: it writes) does not block. */
-static int
-pipe_open(struct cmd *c, struct cmd_pipe *p, int mine)
-{
-	int fds[2], r;
-
-	if (pipe2(fds, O_CLOEXEC) < 0)
-		return -errno;
-	p->fd = fds[mine];
-	p->child_fd = fds[!mine];
-	p->cmd = c;
-	p->src.event = pipe_event;
-	p->ready = mine == 1; /* it is empty: there is room, and nothing to read */
-	p->left = 0;
-	p->eof = false;
-	r = fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : poller_add(p->fd, &p->src, mine == 1);
-	if (r != 0)
-		pipe_close(p);
-	return r;
-}
-
-static void
 cmd_free(struct cmd *c)
 {
 	assert(!c->queued);
-	pipe_close(&c->in);
-	pipe_close(&c->out[0]);
-	pipe_close(&c->out[1]);
+	pipes_close(c);
 	group_free(&c->group);
 	free(c->in_buf);
 	c->magic = 0;
@@ -116,9 +88,7 @@ make_spare(struct cmd *c)
 	c->timed_out = c->in_eof = false;
 	c->in_head = c->in_len = c->in_grant = 0;
 	c->in_window = c->credit = PROTO_WINDOW;
-	r = pipe_open(c, &c->out[0], 0);
-	if (r == 0)
-		r = pipe_open(c, &c->out[1], 0);
+	r = pipes_open_output(c);
 	if (r != 0) {
 		cmd_free(c);
 		return r;
@@ -185,18 +155,19 @@ cmd_count(void)
 }
 
 static void
-set_running(struct cmd *c, uint32_t stream, const struct spawn *s, uint32_t timeout_ms)
+set_running(struct cmd *c, uint32_t stream, const struct spawn *s)
 {
 	util_closep(&c->in.child_fd);
-	util_closep(&c->out[0].child_fd);
 	util_closep(&c->out[1].child_fd);
+	if (!c->tty)
+		util_closep(&c->out[0].child_fd);
 	c->state = CMD_RUNNING;
 	c->stream = stream;
 	c->pid = s->pid;
 	c->started_ns = s->started_ns;
 	c->deadline_ns = UINT64_MAX;
-	if (timeout_ms > 0)
-		c->deadline_ns = s->started_ns + timeout_ms * 1000000ull;
+	if (s->want->timeout_ms > 0)
+		c->deadline_ns = s->started_ns + s->want->timeout_ms * 1000000ull;
 	TAILQ_REMOVE(&spares, c, list);
 	nspares--;
 	TAILQ_INSERT_TAIL(&live, c, list);
@@ -204,30 +175,72 @@ set_running(struct cmd *c, uint32_t stream, const struct spawn *s, uint32_t time
 	enqueue(c);
 }
 
-int
-cmd_start(uint32_t stream, struct spawn *s, bool with_stdin, uint32_t timeout_ms)
+/* A spare that suits the command; it stays in their list. */
+static int
+choose(const struct proto_exec *want, struct cmd **out)
 {
-	struct cmd *c;
+	bool tty = (want->flags & PROTO_EXEC_TTY) != 0;
+	/* What an earlier command has left in memory would count, too. */
+	bool fresh = tty || want->memory_mib != 0 || want->procs != 0;
 	int r = 0;
 
-	s->stage = PROTO_STAGE_FORK;
-	if (TAILQ_EMPTY(&spares))
+	if (fresh || TAILQ_EMPTY(&spares))
 		r = add_spare();
 	if (r != 0)
 		return r;
-	c = TAILQ_FIRST(&spares);
-	CHECK_OBJ(c, CMD_MAGIC);
-	if (with_stdin && (r = pipe_open(c, &c->in, 1)) != 0)
+	*out = fresh ? TAILQ_LAST(&spares, cmd_list) : TAILQ_FIRST(&spares);
+	CHECK_OBJ(*out, CMD_MAGIC);
+	(*out)->single_use = fresh;
+	(*out)->tty = tty;
+	return 0;
+}
+
+/* Give it what it asks for; with the stage if that fails. */
+static int
+equip(struct cmd *c, struct spawn *s)
+{
+	bool with_stdin = (s->want->flags & PROTO_EXEC_STDIN) != 0;
+	int r;
+
+	s->stage = PROTO_STAGE_LIMITS;
+	r = group_limit(&c->group, s->want->memory_mib, s->want->procs);
+	if (r != 0)
 		return r;
+	s->stage = PROTO_STAGE_FORK;
+	if (c->tty)
+		r = pipes_open_tty(c, s->want);
+	else if (with_stdin)
+		r = pipes_open_input(c);
 	s->group = &c->group;
-	s->in = with_stdin ? c->in.child_fd : null_fd;
 	s->out = c->out[0].child_fd;
-	s->err = c->out[1].child_fd;
-	r = spawn_run(s);
+	s->in = c->tty ? s->out : with_stdin ? c->in.child_fd : null_fd;
+	s->err = c->tty ? s->out : c->out[1].child_fd;
+	return r;
+}
+
+int
+cmd_start(uint32_t stream, struct spawn *s)
+{
+	struct cmd *c;
+	int r;
+
+	s->stage = PROTO_STAGE_FORK;
+	r = choose(s->want, &c);
+	if (r != 0)
+		return r;
+	r = equip(c, s);
 	if (r == 0)
-		set_running(c, stream, s, timeout_ms);
-	else
-		pipe_close(&c->in);
+		r = spawn_run(s);
+	if (r == 0) {
+		set_running(c, stream, s);
+		return 0;
+	}
+	pipes_close_input(c);
+	if (c->single_use) {
+		TAILQ_REMOVE(&spares, c, list);
+		nspares--;
+		cmd_free(c);
+	}
 	return r;
 }
 
@@ -258,6 +271,14 @@ cmd_signal(struct cmd *c, int sig)
 		util_log("signal %d to stream %u: %s", sig, c->stream, strerror(-r));
 }
 
+void
+cmd_resize(const struct cmd *c, const struct proto_winsize *size)
+{
+	CHECK_OBJ(c, CMD_MAGIC);
+	if (c->tty && c->state == CMD_RUNNING)
+		tty_resize(c->out[0].fd, size);
+}
+
 /* Take it off its stream; from here on its output is dropped. */
 static void
 to_background(struct cmd *c)
@@ -273,7 +294,8 @@ to_background(struct cmd *c)
 	TAILQ_REMOVE(&live, c, list);
 	nlive--;
 	c->state = CMD_BACKGROUND;
-	pipe_close(&c->in);
+	pipes_close_input(c);
+	util_closep(&c->out[0].child_fd);
 	TAILQ_INSERT_TAIL(&background, c, list);
 	nbackground++;
 	enqueue(c);
@@ -302,6 +324,7 @@ cmd_reaped(pid_t pid, int status)
 	c->elapsed_ns = util_now_ns() - c->started_ns;
 	c->status = status;
 	c->state = CMD_DRAINING;
+	util_closep(&c->out[0].child_fd);
 	pump_drain(c);
 	enqueue(c);
 }
@@ -368,11 +391,9 @@ static void
 put_away(struct cmd *c)
 {
 	dequeue(c);
-	pipe_close(&c->in);
-	pipe_close(&c->out[0]);
-	pipe_close(&c->out[1]);
+	pipes_close(c);
 	util_freep(&c->in_buf);
-	if (c->group.fd < 0 || nspares >= SPARES_HIGH)
+	if (c->group.fd < 0 || c->single_use || nspares >= SPARES_HIGH)
 		cmd_free(c);
 	else if (make_spare(c) != 0)
 		util_log("no descriptors for a spare command");

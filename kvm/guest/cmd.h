@@ -51,6 +51,8 @@ struct cmd {
 	uint64_t elapsed_ns;  /* from there to its being reaped */
 	uint64_t deadline_ns; /* UINT64_MAX: none */
 	bool timed_out;
+	bool single_use;	/* limited, or with a terminal: never a spare again */
+	bool tty;		/* out[0] and in are its terminal, and there is no out[1] */
 	struct cmd_pipe out[2]; /* stdout, stderr */
 	uint64_t credit;	/* bytes of output the host will take */
 	struct cmd_pipe in;
@@ -76,7 +78,7 @@ unsigned cmd_count(void);
 
 /* Start s (all but its descriptors and group is filled in) on a stream nobody
  * uses. 0, or -errno with s->stage and nothing started. */
-int cmd_start(uint32_t stream, struct spawn *s, bool with_stdin, uint32_t timeout_ms) must_check;
+int cmd_start(uint32_t stream, struct spawn *s) must_check;
 
 /* Bytes for its standard input. 0, or -EPROTO when the host overran the window. */
 int cmd_stdin(struct cmd *c, const uint8_t *bytes, size_t len, bool eof) must_check;
@@ -87,6 +89,9 @@ void cmd_credit(struct cmd *c, uint32_t n);
 /* Send sig to every process of the command. */
 void cmd_signal(struct cmd *c, int sig);
 
+/* Its terminal, if it has one, has another size. */
+void cmd_resize(const struct cmd *c, const struct proto_winsize *size);
+
 /* Kill everything of it and forget its stream, without an EXIT. */
 void cmd_abort(struct cmd *c);
 
@@ -95,6 +100,9 @@ void cmd_reaped(pid_t pid, int status);
 
 /* Kill what is past its deadline; returns the next deadline (UINT64_MAX: none). */
 uint64_t cmd_expire(void);
+
+/* Something can be read from or written to a pipe: its event (pipes.c). */
+void cmd_pipe_event(struct source *s);
 
 /* Give each command with work to do one turn: bounded bytes, in rotation, as
  * far as the channel has room. */

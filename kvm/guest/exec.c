@@ -137,6 +137,11 @@ explain(char *text, const struct request *req, enum proto_stage stage, int err)
 		(void)snprintf(text, TEXT_MAX, "user %.180s: %s", req->user, why);
 		break;
 	case PROTO_STAGE_EXEC: explain_exec(text, req->argv[0], err); break;
+	case PROTO_STAGE_LIMITS:
+		if (err == EOPNOTSUPP)
+			why = "the guest's kernel has no such limit";
+		(void)snprintf(text, TEXT_MAX, "a limit: %s", why);
+		break;
 	default: (void)snprintf(text, TEXT_MAX, "cannot start a process: %s", why); break;
 	}
 }
@@ -146,7 +151,7 @@ static int
 start(uint32_t stream, const struct request *req, enum proto_stage *stage)
 {
 	static const struct user root = {.name = "root", .home = "/root"};
-	struct spawn s = {.argv = req->argv, .cwd = req->cwd};
+	struct spawn s = {.argv = req->argv, .cwd = req->cwd, .want = &req->head};
 	struct user who;
 	struct env env;
 	int r;
@@ -164,7 +169,7 @@ start(uint32_t stream, const struct request *req, enum proto_stage *stage)
 		return r;
 	s.env = env.list;
 	s.path = env_path(&env);
-	r = cmd_start(stream, &s, (req->head.flags & PROTO_EXEC_STDIN) != 0, req->head.timeout_ms);
+	r = cmd_start(stream, &s);
 	*stage = s.stage;
 	env_fini(&env);
 	return r;

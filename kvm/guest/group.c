@@ -81,6 +81,36 @@ group_new(struct group *g)
 	return r;
 }
 
+/* Controllers cost everybody, so they are on from the first limit. */
+static int
+set_limit(const struct group *g, const char *file, const char *controller, uint64_t value)
+{
+	char text[32];
+	int r;
+
+	if (value == 0)
+		return 0;
+	(void)snprintf(text, sizeof(text), "%llu", (unsigned long long)value);
+	r = util_write_file(g->fd, file, text);
+	if (r != -ENOENT)
+		return r;
+	r = util_write_file(parent_fd, "cgroup.subtree_control", controller);
+	if (r == 0)
+		r = util_write_file(g->fd, file, text);
+	return r == -ENOENT || r == -EINVAL ? -EOPNOTSUPP : r;
+}
+
+int
+group_limit(const struct group *g, uint32_t memory_mib, uint32_t procs)
+{
+	int r;
+
+	if (g->fd < 0)
+		return memory_mib == 0 && procs == 0 ? 0 : -EOPNOTSUPP;
+	r = set_limit(g, "memory.max", "+memory", (uint64_t)memory_mib << 20);
+	return r == 0 ? set_limit(g, "pids.max", "+pids", procs) : r;
+}
+
 void
 group_free(struct group *g)
 {

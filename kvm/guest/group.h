@@ -29,6 +29,10 @@ void group_fini(void);
 /* An empty group. 0 or -errno. */
 int group_new(struct group *g) must_check;
 
+/* Limit the memory (MiB) and the processes of an empty group that has never been used: 0
+ * leaves one alone. 0; -EOPNOTSUPP where the kernel cannot. */
+int group_limit(const struct group *g, uint32_t memory_mib, uint32_t procs) must_check;
+
 /* Forget the group; its cgroup is removed unless processes are left in it. */
 void group_free(struct group *g);
 

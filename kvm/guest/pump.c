@@ -6,6 +6,7 @@
  * nothing.
  */
 #include "kvm/guest/pump.h"
+#include "kvm/guest/tty.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 
 /* A read counts as this many bytes at least: many tiny ones end a turn too. */
 #define READ_COST 1024u
+/* More than the kernel keeps of a terminal's output. */
+#define TTY_LEFT (256u << 10)
 
 int
 pump_accept(struct cmd *c, const uint8_t *bytes, size_t len, bool eof)
@@ -44,6 +47,16 @@ pump_accept(struct cmd *c, const uint8_t *bytes, size_t len, bool eof)
 	return 0;
 }
 
+/* All is written, and no more will come. */
+static void
+end_stdin(struct cmd *c)
+{
+	if (c->tty && c->in.fd >= 0 && tty_type_eof(c->in.fd) == -EAGAIN)
+		c->in.ready = false;
+	else
+		poller_close(&c->in.fd);
+}
+
 static void
 write_stdin(struct cmd *c)
 {
@@ -63,10 +76,11 @@ write_stdin(struct cmd *c)
 			poller_close(&c->in.fd);
 		}
 	}
-	if (c->in_len == 0)
-		c->in_head = 0;
-	if (c->in_len == 0 && c->in_eof)
-		poller_close(&c->in.fd);
+	if (c->in_len > 0)
+		return;
+	c->in_head = 0;
+	if (c->in_eof)
+		end_stdin(c);
 }
 
 /* Credit goes back in quarters of the window, or when all there was is written:
@@ -126,7 +140,8 @@ pump_drain(struct cmd *c)
 		n = 0;
 		if (!p->eof && ioctl(p->fd, FIONREAD, &n) < 0)
 			n = 0;
-		p->left = (size_t)n;
+		/* A terminal does not say how much is on its way, but ends by itself. */
+		p->left = c->tty ? TTY_LEFT : (size_t)n;
 		p->ready = true;
 	}
 }

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define KNOWN_FLAGS (PROTO_EXEC_STDIN | PROTO_EXEC_CLEAN_ENV | PROTO_EXEC_TTY | PROTO_EXEC_UMASK)
 #define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 /* The next NUL-terminated string of [*at, end), or NULL if there is none. */
@@ -31,12 +32,17 @@ check_head(const struct proto_exec *h, size_t len)
 {
 	if (h->size != len)
 		return "the request is not as long as it says";
-	if (h->zero != 0 || (h->flags & ~(PROTO_EXEC_STDIN | PROTO_EXEC_CLEAN_ENV)) != 0)
+	if (h->zero != 0 || (h->flags & ~KNOWN_FLAGS) != 0)
 		return "the request has unknown flags";
+	if (h->umask > ((h->flags & PROTO_EXEC_UMASK) != 0 ? 0777 : 0))
+		return "the request has no such umask";
+	if ((h->flags & PROTO_EXEC_TTY) == 0 ? (h->rows | h->cols) != 0
+					     : (h->flags & PROTO_EXEC_STDIN) == 0)
+		return "the request has half a terminal";
 	if (h->argc == 0)
 		return "the request has no arguments";
 	/* Every string has its NUL, so this bounds the arrays by the bytes. */
-	if ((uint64_t)h->argc + h->envc + 2 > len - sizeof(*h))
+	if ((uint64_t)h->argc + h->envc + h->unsetc + 2 > len - sizeof(*h))
 		return "the request counts more strings than it holds";
 	return NULL;
 }
@@ -56,6 +62,10 @@ parse_strings(struct request *req, const uint8_t *at, const uint8_t *end)
 		if (req->env[i][0] == '=' || strchr(req->env[i], '=') == NULL)
 			return "an environment entry is not NAME=VALUE";
 	}
+	for (i = 0; i < req->head.unsetc; i++) {
+		if ((req->unset[i] = next_string(&at, end)) == NULL)
+			return "the request ends within the names to be unset";
+	}
 	req->cwd = next_string(&at, end);
 	req->user = req->cwd != NULL ? next_string(&at, end) : NULL;
 	if (req->user == NULL)
@@ -74,12 +84,14 @@ request_parse(struct request *req, const uint8_t *bytes, size_t len, const char 
 	*why = check_head(&req->head, len);
 	if (*why != NULL)
 		return -EINVAL;
-	req->argv = calloc((size_t)req->head.argc + req->head.envc + 2, sizeof(char *));
+	req->argv =
+	    calloc((size_t)req->head.argc + req->head.envc + req->head.unsetc + 2, sizeof(char *));
 	if (req->argv == NULL) {
 		*why = "no memory for the request";
 		return -ENOMEM;
 	}
 	req->env = req->argv + req->head.argc + 1;
+	req->unset = req->env + req->head.envc + 1;
 	*why = parse_strings(req, bytes + sizeof(req->head), bytes + len);
 	if (*why == NULL)
 		return 0;
@@ -91,18 +103,22 @@ void
 request_fini(struct request *req)
 {
 	free(req->argv);
-	req->argv = req->env = NULL;
+	req->argv = req->env = req->unset = NULL;
 }
 
-/* Does the request set the variable that entry ("NAME=...") sets? */
+/* Does the request set or remove the variable that entry ("NAME=...") sets? */
 static bool
 overridden(const struct request *req, const char *entry)
 {
-	size_t len = (size_t)(strchr(entry, '=') - entry) + 1;
+	size_t len = (size_t)(strchr(entry, '=') - entry);
 	uint32_t i;
 
 	for (i = 0; i < req->head.envc; i++) {
-		if (strncmp(req->env[i], entry, len) == 0)
+		if (strncmp(req->env[i], entry, len + 1) == 0)
+			return true;
+	}
+	for (i = 0; i < req->head.unsetc; i++) {
+		if (strlen(req->unset[i]) == len && memcmp(req->unset[i], entry, len) == 0)
 			return true;
 	}
 	return false;

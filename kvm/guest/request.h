@@ -11,8 +11,9 @@
 
 struct request {
 	struct proto_exec head;
-	char **argv; /* NULL-terminated; the strings lie in the request's bytes */
-	char **env;  /* NULL-terminated; what the request adds or overrides */
+	char **argv;  /* NULL-terminated; the strings lie in the request's bytes */
+	char **env;   /* NULL-terminated; what the request adds or overrides */
+	char **unset; /* head.unsetc names of defaults that it does without */
 	const char *cwd;
 	const char *user;
 };
@@ -24,7 +25,7 @@ int request_parse(struct request *req, const uint8_t *bytes, size_t len,
 void request_fini(struct request *req);
 
 /* The environment of the command: the defaults for who, unless the request wants
- * none, then the request's entries, which replace defaults of the same name.
+ * none or unsets them, then the request's entries, which replace defaults of the same name.
  * NULL-terminated in *out; env_free it. 0 or -ENOMEM. */
 struct env {
 	char **list;

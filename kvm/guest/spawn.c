@@ -16,6 +16,8 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -94,6 +96,27 @@ set_mark(unsigned mark)
 		return; /* without /proc nothing can be told apart anyway */
 }
 
+/* The session's terminal, which belongs to whom the command runs as. */
+static int
+take_terminal(const struct user *u)
+{
+	if (u != NULL && fchown(STDIN_FILENO, u->uid, (gid_t)-1) < 0)
+		return -1;
+	return ioctl(STDIN_FILENO, TIOCSCTTY, 0);
+}
+
+static int
+set_limits(const struct proto_exec *want)
+{
+	/* The first signal may be caught, the second not. */
+	const struct rlimit cpu = {.rlim_cur = want->cpu_s, .rlim_max = (rlim_t)want->cpu_s + 1};
+	const struct rlimit files = {.rlim_cur = want->files, .rlim_max = want->files};
+
+	if (want->cpu_s != 0 && setrlimit(RLIMIT_CPU, &cpu) < 0)
+		return -1;
+	return want->files != 0 ? setrlimit(RLIMIT_NOFILE, &files) : 0;
+}
+
 struct child {
 	struct spawn *s;
 	int err;
@@ -113,6 +136,12 @@ child_main(void *arg)
 		give_up(s, PROTO_STAGE_FORK, &c->err);
 	if (s->group->mark != 0)
 		set_mark(s->group->mark);
+	if ((s->want->flags & PROTO_EXEC_TTY) != 0 && take_terminal(s->user) < 0)
+		give_up(s, PROTO_STAGE_FORK, &c->err);
+	if ((s->want->flags & PROTO_EXEC_UMASK) != 0)
+		(void)umask((mode_t)s->want->umask);
+	if (set_limits(s->want) < 0)
+		give_up(s, PROTO_STAGE_LIMITS, &c->err);
 	if (s->user != NULL && become(s->user) < 0)
 		give_up(s, PROTO_STAGE_USER, &c->err);
 	if (s->cwd[0] != '\0' && chdir(s->cwd) < 0)

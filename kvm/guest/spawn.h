@@ -20,6 +20,7 @@ struct spawn {
 	const char *cwd;	 /* "" = "/" */
 	const struct user *user; /* NULL = as the agent */
 	const struct group *group;
+	const struct proto_exec *want; /* its terminal, umask, limits of each process */
 	int in, out, err;
 	/* what came of it */
 	pid_t pid;

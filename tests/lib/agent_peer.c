@@ -305,13 +305,18 @@ add_string(unsigned char *to, size_t at, const char *s)
 static size_t
 lay_out(unsigned char *to, const struct peer_exec *e)
 {
-	struct proto_exec h = {.timeout_ms = e->timeout_ms, .flags = e->flags};
+	struct proto_exec h = e->want;
 	size_t at = sizeof(h);
+
+	h.timeout_ms = e->timeout_ms;
+	h.flags = e->flags;
 
 	for (; e->argv[h.argc] != NULL; h.argc++)
 		at = add_string(to, at, e->argv[h.argc]);
 	for (; e->env != NULL && e->env[h.envc] != NULL; h.envc++)
 		at = add_string(to, at, e->env[h.envc]);
+	for (; e->unset != NULL && e->unset[h.unsetc] != NULL; h.unsetc++)
+		at = add_string(to, at, e->unset[h.unsetc]);
 	at = add_string(to, at, e->cwd != NULL ? e->cwd : "");
 	at = add_string(to, at, e->user != NULL ? e->user : "");
 	h.size = (uint32_t)at;
@@ -428,6 +433,10 @@ take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 		r->exited = true;
 		r->ends++;
 		break;
+	case PROTO_VMSTATS:
+		memcpy(&r->stats, bytes, sizeof(r->stats));
+		r->ends++;
+		break;
 	default:
 		memcpy(&r->error, bytes, sizeof(r->error));
 		memcpy(r->text, bytes + sizeof(r->error), h->length - sizeof(r->error));
@@ -482,7 +491,7 @@ peer_wait(struct peer *p, uint32_t stream)
 
 	while (r->ends == 0) {
 		if (!peer_step(p, PEER_TIMEOUT_MS))
-			fail_msg("stream %u does not end", stream);
+			fail_msg("stream %u does not end: '%s'", stream, r->out);
 	}
 	return r;
 }

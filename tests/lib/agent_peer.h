@@ -23,11 +23,12 @@ struct peer_run {
 	bool no_grant;	 /* set it to make the reader stop: no CREDIT is sent */
 	size_t in_spent; /* STDIN bytes sent */
 	size_t in_given; /* CREDIT received */
-	unsigned ends;	 /* EXIT + ERROR frames: 1 when all is well */
+	unsigned ends;	 /* EXIT + ERROR + VMSTATS frames: 1 when all is well */
 	bool exited;	 /* it was an EXIT */
 	struct proto_exit exit;
 	struct proto_error error;
-	char text[257]; /* of the ERROR */
+	char text[257];		    /* of the ERROR */
+	struct proto_vmstats stats; /* of the VMSTATS */
 };
 
 struct peer {
@@ -48,8 +49,10 @@ struct peer {
 struct peer_exec {
 	const char *const *argv; /* NULL-terminated, as env */
 	const char *const *env;
-	const char *cwd, *user; /* NULL = "" */
+	const char *const *unset; /* as env; NULL = none */
+	const char *cwd, *user;	  /* NULL = "" */
 	uint32_t timeout_ms, flags;
+	struct proto_exec want; /* its umask, limits, rows and cols count */
 };
 
 /* The agent's program: $VMPOOL_TEST_AGENT, else build/guest/agent. */

@@ -63,9 +63,17 @@ static const struct head_case head_cases[] = {
     {{.envc = U(-1)}, 0, "goes on after"},
     {{.envc = U(-2)}, 0, "more strings than it holds"},
     {{.envc = 0x7fffffff}, 0, "more strings than it holds"},
-    {{.flags = 4}, 0, "flags"},
+    {{.flags = 16}, 0, "flags"},
     {{.flags = 0x80000000}, 0, "flags"},
     {{.zero = 1}, 0, "flags"},
+    {{.unsetc = 1}, 0, "ends before"},
+    {{.unsetc = 3}, 0, "ends within the names"},
+    {{.unsetc = U(-1)}, 0, "more strings than it holds"},
+    {{.umask = 022}, 0, "umask"},
+    {{.flags = PROTO_EXEC_UMASK, .umask = 01000}, 0, "umask"},
+    {{.rows = 24}, 0, "terminal"},
+    {{.cols = 80}, 0, "terminal"},
+    {{.flags = PROTO_EXEC_TTY}, 0, "terminal"},
 };
 
 static void
@@ -90,6 +98,10 @@ test_malformed_requests(void **state)
 		h.envc += c->head.envc;
 		h.flags += c->head.flags;
 		h.zero += c->head.zero;
+		h.unsetc += c->head.unsetc;
+		h.umask += c->head.umask;
+		h.rows += c->head.rows;
+		h.cols += c->head.cols;
 		memcpy(bytes, &h, sizeof(h));
 		n = len + (size_t)c->grow;
 		stream = 1 + 2 * i;
