@@ -11,6 +11,8 @@
  *   client_outq.c   ... its output that has not been fetched
  *   client_proc.c   ... and the handle that the caller has of it
  *   client_exec.c   requests, collected commands, pings
+ *   client_vmstat.c how a VM does
+ *   client_signal.c names of signals
  *   client_copy.c   snapshots and forks
  *   client_info.c   statistics and lists
  *
@@ -140,6 +142,8 @@ struct vmpool_proc {
 	struct vmpool_event last;
 	int event_fd, poll_fd;	  /* -1 until asked for */
 	char *argv0, *cwd, *user; /* for messages */
+	bool vmstat;		  /* no command: a question about the VM, and its answer */
+	struct proto_vmstats vmstats;
 };
 
 /* --- client_error.c ----------------------------------------------------------- */

@@ -67,25 +67,51 @@ check_env(const struct vmpool *pool, const char *const *env)
 	return 0;
 }
 
+/* What needs no string. */
+static int
+fill_head(struct proto_exec *head, const struct vmpool *pool, const struct vmpool_exec_opts *opts,
+	  bool want_stdin)
+{
+	if (opts->set_umask && opts->umask > 0777)
+		return client_fail(pool, VMPOOL_ECONFIG, "%#o is no umask", opts->umask);
+	if (opts->tty && !want_stdin)
+		return client_fail(pool, VMPOOL_ECONFIG, "a terminal needs stdin");
+	*head = (struct proto_exec){
+	    .timeout_ms = opts->timeout_ms,
+	    .flags = (want_stdin ? PROTO_EXEC_STDIN : 0) |
+		     (opts->clean_env ? PROTO_EXEC_CLEAN_ENV : 0) |
+		     (opts->tty ? PROTO_EXEC_TTY : 0) | (opts->set_umask ? PROTO_EXEC_UMASK : 0),
+	    .umask = opts->set_umask ? opts->umask : 0,
+	    .cpu_s = opts->cpu_s,
+	    .memory_mib = opts->memory_mib,
+	    .procs = opts->max_procs,
+	    .files = opts->max_files,
+	    .rows = opts->tty ? opts->rows : 0,
+	    .cols = opts->tty ? opts->cols : 0,
+	};
+	return 0;
+}
+
 static int
 request_build(struct request *req, const struct vmpool *pool, const char *const *argv,
 	      const struct vmpool_exec_opts *opts, bool want_stdin)
 {
 	const char *cwd = opts->cwd != NULL ? opts->cwd : "";
 	const char *user = opts->user != NULL ? opts->user : "";
-	struct proto_exec head = {.timeout_ms = opts->timeout_ms};
+	struct proto_exec head;
 	size_t size;
+	int r = fill_head(&head, pool, opts, want_stdin);
 
+	if (r < 0)
+		return r;
 	size = sizeof(head) + list_size(argv, &head.argc) + list_size(opts->env, &head.envc) +
-	       strlen(cwd) + strlen(user) + 2;
+	       list_size(opts->unset_env, &head.unsetc) + strlen(cwd) + strlen(user) + 2;
 	if (head.argc == 0)
 		return client_fail(pool, VMPOOL_ECONFIG, "no command given");
 	if (size > PROTO_EXEC_MAX)
 		return client_fail(pool, -E2BIG, "arguments and environment exceed %u KiB",
 				   PROTO_EXEC_MAX >> 10);
 	head.size = (uint32_t)size;
-	head.flags =
-	    (want_stdin ? PROTO_EXEC_STDIN : 0) | (opts->clean_env ? PROTO_EXEC_CLEAN_ENV : 0);
 	req->buf = malloc(size);
 	if (req->buf == NULL)
 		return client_fail(pool, -ENOMEM, "out of memory");
@@ -93,6 +119,7 @@ request_build(struct request *req, const struct vmpool *pool, const char *const 
 	req->len = sizeof(head);
 	add_list(req, argv, head.argc);
 	add_list(req, opts->env, head.envc);
+	add_list(req, opts->unset_env, head.unsetc);
 	add_string(req, cwd);
 	add_string(req, user);
 	return 0;
@@ -184,7 +211,7 @@ vmpool_spawn(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_
 	*out = NULL;
 	if (opts == NULL)
 		opts = &none;
-	return start(vm, argv, opts, opts->want_stdin, out);
+	return start(vm, argv, opts, opts->want_stdin || opts->tty, out);
 }
 
 /* --- collecting ---------------------------------------------------------------------------- */

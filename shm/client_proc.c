@@ -102,6 +102,21 @@ vmpool_proc_kill(struct vmpool_proc *proc, int signal)
 	return r;
 }
 
+int
+vmpool_proc_resize(struct vmpool_proc *proc, unsigned short rows, unsigned short cols)
+{
+	const struct proto_winsize size = {.rows = rows, .cols = cols};
+	int r;
+
+	CHECK_OBJ(proc, CLIENT_PROC_MAGIC);
+	r = conn_enter(proc->vm);
+	if (r < 0)
+		return r;
+	r = proc_request(proc, PROTO_WINSIZE, 0, &size, sizeof(size));
+	conn_leave(proc->vm);
+	return r;
+}
+
 /* --- events ---------------------------------------------------------------------------- */
 
 /* The next thing that is already here. */

@@ -149,6 +149,15 @@ receive_exit(struct vmpool_proc *proc, const uint8_t *payload)
 	return true;
 }
 
+static bool
+receive_vmstats(struct vmpool_proc *proc, const uint8_t *payload)
+{
+	memcpy(&proc->vmstats, payload, sizeof(proc->vmstats));
+	proc->last = (struct vmpool_event){.type = VMPOOL_EXIT};
+	stream_close(proc);
+	return true;
+}
+
 static void printf_like(3, 4) refuse(struct vmpool_proc *proc, int error, const char *fmt, ...)
 {
 	va_list ap;
@@ -172,7 +181,10 @@ receive_error(struct vmpool_proc *proc, const uint8_t *payload, uint32_t len)
 	reason = e.err < 4096 ? strerrordesc_np((int)e.err) : NULL;
 	if (reason == NULL)
 		reason = "unknown error";
-	if (e.stage == PROTO_STAGE_CWD)
+	if (proc->vmstat)
+		refuse(proc, VMPOOL_EGUEST, "the VM does not say how it does: %s (%s)", text,
+		       reason);
+	else if (e.stage == PROTO_STAGE_CWD)
 		refuse(proc, VMPOOL_ECWD, "cannot enter directory \"%.100s\" in the VM: %s",
 		       proc->cwd, reason);
 	else if (e.stage == PROTO_STAGE_USER)
@@ -196,12 +208,15 @@ bool
 proc_receive(struct vmpool_proc *proc, const struct ring_rec *rec, const uint8_t *payload)
 {
 	CHECK_OBJ(proc, CLIENT_PROC_MAGIC);
+	if (rec->type != PROTO_ERROR && (rec->type == PROTO_VMSTATS) != proc->vmstat)
+		return false;
 	/* proto_check has seen to lengths. */
 	switch (rec->type) {
 	case PROTO_STDOUT: return receive_output(proc, false, payload, rec->length);
 	case PROTO_STDERR: return receive_output(proc, true, payload, rec->length);
 	case PROTO_CREDIT: return receive_credit(proc, payload);
 	case PROTO_EXIT: return receive_exit(proc, payload);
+	case PROTO_VMSTATS: return receive_vmstats(proc, payload);
 	case PROTO_ERROR: return receive_error(proc, payload, rec->length);
 	default: return false;
 	}

@@ -157,16 +157,47 @@ int vmpool_ping(struct vmpool_vm *vm, int64_t timeout_ms, uint64_t *rtt_ns);
 /* The same to the VM's worker process on this host, without the guest. */
 int vmpool_ping_worker(struct vmpool_vm *vm, int64_t timeout_ms, uint64_t *rtt_ns);
 
+/* How the VM does. Sizes are bytes. */
+struct vmpool_vm_stats {
+	/* What its kernel says (and who is root in the VM can make it say anything); times and
+	 * counts are since it was booted, for a VM of a template since that was. */
+	uint64_t guest_uptime_ns, guest_cpu_ns;
+	uint64_t guest_memory, guest_memory_used;
+	uint64_t guest_page_faults, guest_major_faults;
+	uint64_t guest_bytes_in, guest_bytes_out; /* through its channel, since it was lent out */
+	unsigned guest_processes;
+	unsigned guest_commands; /* of vmpool_spawn and vmpool_exec, of all clients */
+	/* What this host says about its processes, since they were started. */
+	bool host_known;      /* false: not to be seen from here */
+	uint64_t host_cpu_ns; /* virtual processors included */
+	uint64_t host_memory; /* private; 0: not to be seen by this user */
+	uint64_t host_page_faults;
+};
+/* Waits at most timeout_ms (< 0: for ever) for the VM, then VMPOOL_ETIMEDOUT. */
+int vmpool_vm_stats(struct vmpool_vm *vm, int64_t timeout_ms, struct vmpool_vm_stats *out);
+
 struct vmpool_exec_opts {
 	const char *const *env; /* "K=V", NULL-terminated, added to the default one; or NULL */
 	bool clean_env;		/* do not start from the default environment */
-	const char *cwd;	/* NULL: "/" */
-	const char *user;	/* NULL: root */
-	uint32_t timeout_ms;	/* 0: none. Then everything the command started is killed */
+	const char *const *unset_env; /* names that the default environment shall lack; or NULL */
+	const char *cwd;	      /* NULL: "/" */
+	const char *user;	      /* NULL: root */
+	uint32_t timeout_ms;	      /* 0: none. Then everything the command started is killed */
 	const void *input; /* bytes for stdin, stdin_len of them; NULL: /dev/null (vmpool_exec) */
 	size_t input_len;
 	bool want_stdin;     /* vmpool_spawn: stdin is a stream, see vmpool_proc_write */
 	size_t output_limit; /* vmpool_exec: bytes kept per stream; 0: 64 MiB */
+	bool set_umask;
+	unsigned umask; /* at most 0777; 022 unless set_umask */
+	/* Limits, 0: none. Of each process: then SIGXCPU, a second later SIGKILL; and open
+	 * fails. Of all that the command starts, together: then the kernel kills (SIGKILL);
+	 * and fork fails. */
+	uint32_t cpu_s, max_files;
+	uint32_t memory_mib, max_procs;
+	/* stdin, stdout and stderr are a terminal of this size (0: unknown), which controls the
+	 * command's session; all its output comes as STDOUT. stdin is a stream then. */
+	bool tty;
+	unsigned short rows, cols;
 };
 
 struct vmpool_result {
@@ -225,6 +256,13 @@ int vmpool_proc_close_stdin(struct vmpool_proc *proc);
 
 /* Send a signal to every process of the command. */
 int vmpool_proc_kill(struct vmpool_proc *proc, int signal);
+
+/* The number of a signal that is named like "TERM", "SIGTERM" (in any case), "RTMIN+2"
+ * or "15"; VMPOOL_ECONFIG if there is none. Guest and host number them alike. */
+int vmpool_signal(const char *name);
+
+/* The command's terminal has another size; nothing for one without. */
+int vmpool_proc_resize(struct vmpool_proc *proc, unsigned short rows, unsigned short cols);
 
 /* A descriptor that polls readable when vmpool_proc_next may have something or
  * vmpool_proc_write may take more; or -errno. Owned by the command; only poll

@@ -21,9 +21,25 @@ ping_add(struct job *job, struct port *port)
 	return true;
 }
 
+/* A new stream of the client's, refused if the guest has none left; NULL: it broke a rule. */
+static struct stream *
+stream_open(struct job *job, struct port *port, uint32_t client_id)
+{
+	struct stream *s = streams_take(&port->streams, job->uses++, port->index, client_id);
+
+	if (s == NULL) {
+		job_client_broke(job, port, "opened more than %u streams", PROTO_STREAMS_MAX);
+		return NULL;
+	}
+	s->start_ns = now_ns();
+	s->refused = job->open == PROTO_STREAMS_MAX;
+	job->open += !s->refused;
+	return s;
+}
+
 /* The first piece of an EXEC opens its stream; its header holds the time-out. */
 static struct stream *
-stream_open(struct job *job, struct port *port, const struct proto_hdr *hdr)
+exec_open(struct job *job, struct port *port, const struct proto_hdr *hdr)
 {
 	struct proto_exec exec;
 	struct stream *s;
@@ -33,21 +49,12 @@ stream_open(struct job *job, struct port *port, const struct proto_hdr *hdr)
 		return NULL;
 	}
 	memcpy(&exec, job->payload, sizeof(exec));
-	s = streams_take(&port->streams, job->uses++, port->index, hdr->stream);
-	if (s == NULL) {
-		job_client_broke(job, port, "opened more than %u streams", PROTO_STREAMS_MAX);
-		return NULL;
-	}
-	s->start_ns = now_ns();
-	s->deadline_ns =
-	    exec.timeout_ms == 0 ? 0 : s->start_ns + exec.timeout_ms * 1000000ull + JOB_GRACE_NS;
-	s->refused = job->open == PROTO_STREAMS_MAX;
-	if (s->refused) {
-		s->deadline_ns = 0;
-	} else {
-		job->open++;
-		job_count(job, C_exec_count);
-	}
+	s = stream_open(job, port, hdr->stream);
+	if (s == NULL || s->refused)
+		return s;
+	if (exec.timeout_ms != 0)
+		s->deadline_ns = s->start_ns + exec.timeout_ms * 1000000ull + JOB_GRACE_NS;
+	job_count(job, C_exec_count);
 	return s;
 }
 
@@ -74,7 +81,7 @@ static struct stream *
 client_exec(struct job *job, struct port *port, const struct proto_hdr *hdr, struct stream *s)
 {
 	if (s == NULL)
-		s = stream_open(job, port, hdr);
+		s = exec_open(job, port, hdr);
 	else if (!s->sending)
 		job_client_broke(job, port, "reused the open stream %u", hdr->stream);
 	if (!job_serves(job, port) || s == NULL)
@@ -92,6 +99,25 @@ client_exec(struct job *job, struct port *port, const struct proto_hdr *hdr, str
 	return NULL;
 }
 
+/* A question about the machine: one frame, and one for its answer. Its stream if it may go
+ * to the guest, or NULL. */
+static struct stream *
+client_vmstat(struct job *job, struct port *port, const struct proto_hdr *hdr, struct stream *s)
+{
+	if (s != NULL) {
+		job_client_broke(job, port, "reused the open stream %u", hdr->stream);
+		return NULL;
+	}
+	s = stream_open(job, port, hdr->stream);
+	if (s == NULL)
+		return NULL;
+	s->vmstat = true;
+	if (!s->refused)
+		return s;
+	refuse(job, port, s);
+	return NULL;
+}
+
 /* May this frame go to the guest, and on which of its streams? What belongs to an ended
  * stream is dropped: the client could not know yet. */
 static bool
@@ -103,6 +129,8 @@ client_frame(struct job *job, struct port *port, struct proto_hdr *hdr)
 		return ping_add(job, port);
 	if (hdr->type == PROTO_EXEC)
 		s = client_exec(job, port, hdr, s);
+	else if (hdr->type == PROTO_VMSTAT)
+		s = client_vmstat(job, port, hdr, s);
 	if (s == NULL || s->refused)
 		return false;
 	if (hdr->type == PROTO_STDIN && hdr->length > s->in_window) {

@@ -36,7 +36,8 @@ guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
 {
 	struct stream *s = port == NULL ? NULL : streams_find_guest(&port->streams, hdr->stream);
 
-	if (s == NULL)
+	/* What is no command is answered, or refused, and nothing else. */
+	if (s == NULL || (hdr->type != PROTO_ERROR && (hdr->type == PROTO_VMSTATS) != s->vmstat))
 		return false;
 	hdr->stream = s->client_id;
 	switch (hdr->type) {
@@ -47,7 +48,7 @@ guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
 		s->out_window -= hdr->length;
 		return true;
 	case PROTO_CREDIT: s->in_window = stream_window(s->in_window, payload); return true;
-	default: /* EXIT, ERROR */ stream_end(job, port, s, hdr, payload); return true;
+	default: /* EXIT, ERROR, VMSTATS */ stream_end(job, port, s, hdr, payload); return true;
 	}
 }
 

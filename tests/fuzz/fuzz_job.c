@@ -116,11 +116,24 @@ static const struct machine_ops fake_ops = {.name = "fuzz", .recv = fake_recv, .
 static uint8_t
 any_type(void)
 {
-	static const uint8_t types[] = {
-	    PROTO_PING,	      PROTO_EXEC,  PROTO_STDIN, PROTO_KILL,
-	    PROTO_CREDIT,     PROTO_READY, PROTO_PONG,	PROTO_STDOUT,
-	    PROTO_STDERR,     PROTO_EXIT,  PROTO_ERROR, RING_WORKER_PING,
-	    RING_WORKER_PONG, 0,	   255};
+	static const uint8_t types[] = {PROTO_PING,
+					PROTO_EXEC,
+					PROTO_STDIN,
+					PROTO_KILL,
+					PROTO_CREDIT,
+					PROTO_READY,
+					PROTO_PONG,
+					PROTO_STDOUT,
+					PROTO_STDERR,
+					PROTO_EXIT,
+					PROTO_ERROR,
+					RING_WORKER_PING,
+					RING_WORKER_PONG,
+					PROTO_WINSIZE,
+					PROTO_VMSTAT,
+					PROTO_VMSTATS,
+					0,
+					255};
 
 	return types[fuzz_below(dice, ARRAY_SIZE(types))];
 }
@@ -128,10 +141,16 @@ any_type(void)
 static uint32_t
 any_length(uint8_t type)
 {
-	static const uint32_t right[256] = {
-	    [PROTO_KILL] = 4,	[PROTO_CREDIT] = 4, [PROTO_EXIT] = sizeof(struct proto_exit),
-	    [PROTO_EXEC] = 40,	[PROTO_PING] = 8,   [PROTO_READY] = sizeof(struct proto_ready),
-	    [PROTO_ERROR] = 20, [PROTO_PONG] = 8};
+	static const uint32_t right[256] = {[PROTO_KILL] = 4,
+					    [PROTO_CREDIT] = 4,
+					    [PROTO_EXIT] = sizeof(struct proto_exit),
+					    [PROTO_WINSIZE] = 4,
+					    [PROTO_VMSTATS] = sizeof(struct proto_vmstats),
+					    [PROTO_EXEC] = 60,
+					    [PROTO_PING] = 8,
+					    [PROTO_READY] = sizeof(struct proto_ready),
+					    [PROTO_ERROR] = 20,
+					    [PROTO_PONG] = 8};
 
 	if (right[type] != 0 && !fuzz_one_in(dice, 1000))
 		return right[type];
