@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const struct cli_command *const commands[] = {
-    &cli_exec, &cli_with, &cli_snapshot, &cli_fork, &cli_ping,	 &cli_stats,
-    &cli_list, &cli_warm, &cli_start,	 &cli_stop, &cli_doctor,
+    &cli_exec,	&cli_shell, &cli_with, &cli_snapshot, &cli_fork, &cli_ping,   &cli_stat_vm,
+    &cli_stats, &cli_list,  &cli_warm, &cli_start,    &cli_stop, &cli_doctor,
 };
 
 static int

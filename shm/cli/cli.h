@@ -37,8 +37,8 @@ struct cli_command {
 /* The pool's name unless -p is given: then it is another pointer. */
 extern const char cli_default_pool[];
 
-extern const struct cli_command cli_exec, cli_with, cli_snapshot, cli_fork, cli_ping, cli_stats,
-    cli_list, cli_warm, cli_start, cli_stop, cli_doctor;
+extern const struct cli_command cli_exec, cli_shell, cli_stat_vm, cli_with, cli_snapshot, cli_fork,
+    cli_ping, cli_stats, cli_list, cli_warm, cli_start, cli_stop, cli_doctor;
 
 /* --- options: cli_options.c --------------------------------------------------------- */
 
@@ -46,6 +46,7 @@ enum cli_kind {
 	CLI_FLAG,    /* bool */
 	CLI_STRING,  /* const char * */
 	CLI_SECONDS, /* int64_t milliseconds; decimals allowed, not negative */
+	CLI_NUMBER,  /* uint32_t; a whole number, not negative */
 	CLI_LIST,    /* struct cli_list: may be given several times */
 };
 struct cli_list {

@@ -109,6 +109,7 @@ store(const struct cli_option *o, const char *arg)
 	case CLI_FLAG: *(bool *)o->value = true; return true;
 	case CLI_STRING: *(const char **)o->value = arg; return true;
 	case CLI_SECONDS: return cli_seconds(arg, o->value);
+	case CLI_NUMBER: return cli_number(arg, UINT32_MAX, o->value);
 	case CLI_LIST: return list_add(o->value, arg);
 	}
 	return false;
@@ -168,7 +169,8 @@ cli_parse(const struct cli_command *cmd, const struct cli_option *options, size_
 		if (o != NULL && store(o, optarg))
 			continue;
 		if (o != NULL)
-			*status = cli_bad_usage(cmd, "\"%s\" is not a number of seconds", optarg);
+			*status = cli_bad_usage(cmd, "\"%s\" is not a number%s", optarg,
+						o->kind == CLI_SECONDS ? " of seconds" : "");
 		else
 			*status = cli_bad_usage(
 			    cmd, c == ':' ? "option %s needs a value" : "unknown option %s",

@@ -10,6 +10,7 @@
  * noticing a signal.
  */
 #include "shm/cli/cli_stream.h"
+#include "shm/cli/cli_tty.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -28,7 +29,7 @@
 static const int ending[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
 static int
-watch_signals(sigset_t *old)
+watch_signals(sigset_t *old, bool tty)
 {
 	struct sigaction sa;
 	sigset_t set;
@@ -38,6 +39,8 @@ watch_signals(sigset_t *old)
 	for (size_t i = 0; i < CLI_COUNT(ending); i++)
 		if (sigaction(ending[i], NULL, &sa) == 0 && sa.sa_handler != SIG_IGN)
 			(void)sigaddset(&set, ending[i]);
+	if (tty)
+		(void)sigaddset(&set, SIGWINCH);
 	(void)sigprocmask(SIG_BLOCK, &set, old);
 	return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
@@ -79,14 +82,33 @@ not_overdue(struct stream *s)
 static int
 poll_ms(const struct stream *s)
 {
+	uint64_t t = now(), due = s->out_left > 0 ? 0 : s->overdue_ns;
+
+	if (s->dropped)
+		return 0;
+	if (s->warn_ns != 0 && (due == 0 || s->warn_ns < due))
+		due = s->warn_ns;
+	if (due == 0)
+		return -1;
+	if (t >= due)
+		return 0;
+	t = (due - t) / 1000000 + 1;
+	return t < INT_MAX ? (int)t : INT_MAX;
+}
+
+/* What became due while nothing came; 0 or an error. */
+static int
+look_at_clock(struct stream *s)
+{
 	uint64_t t = now();
 
-	if (s->overdue_ns == 0 || s->out_left > 0)
-		return -1;
-	if (t >= s->overdue_ns)
+	if (s->warn_ns != 0 && t >= s->warn_ns) {
+		s->warn_ns = 0;
+		/* If it has just ended, its exit says so. */
+		s->warned = vmpool_proc_kill(s->proc, s->warn_signal) == 0;
 		return 0;
-	t = (s->overdue_ns - t) / 1000000 + 1;
-	return t < INT_MAX ? (int)t : INT_MAX;
+	}
+	return s->out_left == 0 && s->overdue_ns != 0 && t >= s->overdue_ns ? VMPOOL_ETIMEDOUT : 0;
 }
 
 /* --- output ----------------------------------------------------------------------------- */
@@ -94,10 +116,21 @@ poll_ms(const struct stream *s)
 static void
 take_output(struct stream *s, const struct vmpool_event *event)
 {
+	uint32_t *limit = &s->out_limit[event->type == VMPOOL_STDERR];
+
 	s->out_fd = event->type == VMPOOL_STDERR ? STDERR_FILENO : STDOUT_FILENO;
 	s->out_name = event->type == VMPOOL_STDERR ? "stderr" : "stdout";
 	s->out = event->data;
 	s->out_left = event->len;
+	s->dropped = false;
+	if (*limit == UINT32_MAX)
+		return;
+	if (s->out_left > *limit) {
+		s->out_left = *limit;
+		s->cut[event->type == VMPOOL_STDERR] = true;
+	}
+	*limit -= (uint32_t)s->out_left;
+	s->dropped = s->out_left == 0;
 }
 
 /* Write what poll says there is room for; 0 or enum stream_end. */
@@ -167,15 +200,24 @@ push_input(struct stream *s)
 /* --- the loop ----------------------------------------------------------------------------- */
 
 void
-stream_init(struct stream *s, struct vmpool_proc *proc, bool with_stdin, int64_t timeout_ms)
+stream_init(struct stream *s, struct vmpool_proc *proc, const struct stream_opts *opts)
 {
+	uint64_t t = now();
+
 	s->proc = proc;
+	s->tty = opts->tty;
 	s->signal = 0;
 	s->out_left = 0;
-	s->in_open = with_stdin;
+	s->out_limit[0] = s->out_limit[1] = opts->output_limit;
+	s->cut[0] = s->cut[1] = s->dropped = false;
+	s->in_open = opts->with_stdin;
 	s->in_off = s->in_len = 0;
-	s->overdue_ns = timeout_ms == 0 ? 0 : now() + (uint64_t)timeout_ms * 1000000 + OVERDUE_NS;
-	s->signal_fd = watch_signals(&s->old_mask);
+	s->overdue_ns =
+	    opts->timeout_ms == 0 ? 0 : t + (uint64_t)opts->timeout_ms * 1000000 + OVERDUE_NS;
+	s->warn_ns = opts->warn_ms == 0 ? 0 : t + (uint64_t)opts->warn_ms * 1000000;
+	s->warn_signal = opts->warn_signal;
+	s->warned = false;
+	s->signal_fd = watch_signals(&s->old_mask, opts->tty);
 	(void)sigaction(SIGPIPE, &(struct sigaction){.sa_handler = SIG_IGN}, NULL);
 }
 
@@ -197,6 +239,7 @@ fetch(struct stream *s, struct vmpool_event *end)
 
 	if (s->out_left > 0)
 		return 0;
+	s->dropped = false;
 	r = vmpool_proc_next(s->proc, 0, &event);
 	if (r == -EAGAIN || r == -EINTR)
 		return 0;
@@ -211,6 +254,25 @@ fetch(struct stream *s, struct vmpool_event *end)
 	return 0;
 }
 
+/* A signal has come; 0 if that needs no end. */
+static int
+take_signal(struct stream *s)
+{
+	struct signalfd_siginfo si;
+	unsigned short rows, cols;
+
+	if (read(s->signal_fd, &si, sizeof(si)) != sizeof(si))
+		return 0;
+	if (si.ssi_signo == SIGWINCH) {
+		cli_tty_size(&rows, &cols);
+		/* If the command has ended, its exit says so. */
+		(void)vmpool_proc_resize(s->proc, rows, cols);
+		return 0;
+	}
+	s->signal = (int)si.ssi_signo;
+	return STREAM_SIGNAL;
+}
+
 /* Sleep until something can go on; 0 or an end. */
 static int
 wait_and_move(struct stream *s, int proc_fd)
@@ -222,17 +284,15 @@ wait_and_move(struct stream *s, int proc_fd)
 	    {.fd = s->out_left > 0 ? s->out_fd : -1, .events = POLLOUT},
 	    {.fd = s->in_open && !in_hand ? STDIN_FILENO : -1, .events = POLLIN},
 	};
-	struct signalfd_siginfo si;
-	int n = poll(p, CLI_COUNT(p), poll_ms(s));
+	int r = poll(p, CLI_COUNT(p), poll_ms(s));
 
-	if (n < 0)
+	if (r < 0)
 		return errno == EINTR ? 0 : -errno;
-	if (n == 0)
-		return VMPOOL_ETIMEDOUT;
-	if (p[0].revents != 0 && read(s->signal_fd, &si, sizeof(si)) == sizeof(si)) {
-		s->signal = (int)si.ssi_signo;
-		return STREAM_SIGNAL;
-	}
+	r = look_at_clock(s);
+	if (r == 0 && p[0].revents != 0)
+		r = take_signal(s);
+	if (r != 0)
+		return r;
 	if (p[3].revents != 0)
 		read_input(s);
 	return p[2].revents != 0 ? write_output(s) : 0;

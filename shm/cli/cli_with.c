@@ -9,6 +9,7 @@
  * waits for its end, and gives the VM back after it. If it is killed all the same, the
  * lease ends with it, and the program finds its VM gone.
  */
+#include "shm/cli/cli_env.h"
 #include "shm/cli/cli_vm.h"
 
 #include <errno.h>
@@ -138,17 +139,27 @@ borrow_and_run(const char *pool, int64_t wait_ms, char **argv)
 static int
 with_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
 {
+	struct cli_list env = {.n = 0};
 	int64_t wait_ms = 60000;
 	const struct cli_option options[] = {
+	    {'e', "env", "K=V", "add to the environment of every command in the VM", CLI_LIST,
+	     &env},
 	    {0, "wait", "SECS", "wait at most SECS for a VM (default: 60)", CLI_SECONDS, &wait_ms},
 	};
-	int status, first;
+	int status, first, r;
 
 	first = cli_parse(cmd, options, CLI_COUNT(options), argc, argv, &status);
 	if (first < 0)
 		return status;
 	if (first == argc)
 		return cli_bad_usage(cmd, "no command given");
+	if (!cli_env_check(cmd, &env))
+		return cmd->usage_status;
+	r = cli_env_keep(&env);
+	if (r < 0) {
+		cli_say("cannot set the environment: %s", strerror(-r));
+		return CLI_COMMAND_FAILED;
+	}
 	return borrow_and_run(pool, wait_ms, argv + first);
 }
 
@@ -159,7 +170,8 @@ const struct cli_command cli_with = {
     .notes =
 	"The program finds VMPOOL_LEASE in its environment: every vmpool command that it starts\n"
 	"uses that one VM, several at a time if it likes. The VM is given back when the program\n"
-	"ends. A vmpool with inside borrows another VM for what it runs. Exit status: the\n"
+	"ends. A vmpool with inside borrows another VM for what it runs. What -e adds stands in\n"
+	"the program's environment as VMPOOL_ENV_K=V, and can be changed there. Exit status: the\n"
 	"program's; 128+N if signal N ended it; 125 if the pool failed; 126 if the program cannot\n"
 	"be executed; 127 if it is not found.\n",
     .example = "  vmpool with -- sh -c 'tar c src | vmpool exec -i -- tar x\n"
