@@ -41,6 +41,14 @@ mistake "vmpool: no command" 2 '^vmpool: no command' "$BIN/vmpool"
 mistake "vmpool exec: unknown option" 125 '^vmpool: exec: .*--bogus' "$BIN/vmpool" exec --bogus -- true
 mistake "vmpool exec: nothing to run" 125 '^vmpool: exec: no command' "$BIN/vmpool" exec --
 mistake "vmpool exec: a time-out that is none" 125 'soon.*seconds' "$BIN/vmpool" exec -t soon -- true
+mistake "vmpool exec: a variable without a value" 125 'NOVALUE.* is not NAME=VALUE' "$BIN/vmpool" exec -e NOVALUE -- true
+mistake "vmpool exec: a umask that is none" 125 '"089" is not an octal umask' "$BIN/vmpool" exec --umask 089 -- true
+mistake "vmpool exec: a signal that is none" 125 '"BOOM" is not a signal' "$BIN/vmpool" exec -t 1 --timeout-signal BOOM -- true
+mistake "vmpool exec: a signal that is never due" 125 'needs -t' "$BIN/vmpool" exec --timeout-signal TERM -- true
+mistake "vmpool exec: a limit that is none" 125 '"some" is not a number' "$BIN/vmpool" exec --memory some -- true
+mistake "vmpool with: a variable without a value" 125 'NOVALUE.* is not NAME=VALUE' "$BIN/vmpool" with -e NOVALUE -- true
+mistake "vmpool stat-vm: no lease" 1 'inside vmpool with' "$BIN/vmpool" stat-vm
+mistake "vmpool shell: an argument" 125 'unexpected argument "ls"' "$BIN/vmpool" shell ls
 mistake "vmpool exec: no pool" 125 'no pool "e2e" is running .*vmpool -p e2e start' "$BIN/vmpool" -p "$POOL" exec -- true
 mistake "vmpool warm: not a number" 2 'number of VMs' "$BIN/vmpool" warm many
 mistake "vmpool: a name that is none" 1 'name' "$BIN/vmpool" -p ../etc list

@@ -52,6 +52,85 @@ vmpool 20 exec -e 'A=1' -e 'B=x y' -e 'C=' -C /tmp -- sh -c 'printf "%s|" "$A" "
 is 0 && out_is '1|x y||/tmp|'
 result $? "-e and -C work"
 
+vmpool 20 exec -e A=1 -e A=2 --unset HOME -- sh -c 'echo "$A,${HOME-unset},$USER"'
+is 0 && out_is '2,unset,root'
+result $? "the later of two counts, and --unset takes away"
+vmpool 20 exec --clean-env -e PATH=/bin -- env
+is 0 && out_is 'PATH=/bin'
+result $? "--clean-env leaves nothing"
+bytes=$(printf '\377\200=\303')
+# shellcheck disable=SC2016
+vmpool 20 exec -e "A=$bytes" -- sh -c 'printf "%s|%s|\001\377\000\300" "$A" "$1"' sh "$bytes"
+printf '%s|%s|\001\377\000\300' "$bytes" "$bytes" >"$TMP/want"
+is 0 && cmp -s "$TMP/want" "$TMP/out"
+result $? "bytes that are no text pass, in arguments, variables and output"
+vmpool 20 exec -u 1000:7 --umask 027 -- sh -c 'id -u; id -g; umask'
+is 0 && out_is $'1000\n7\n0027'
+result $? "-u uid:gid and --umask work"
+
+# --- limits --------------------------------------------------------------------------
+
+vmpool 20 exec --files 19 --cpu 7 -- sh -c 'ulimit -n; ulimit -t'
+is 0 && out_is $'19\n7'
+result $? "--files and --cpu are set"
+vmpool 60 exec --cpu 1 -- sh -c 'while :; do :; done'
+is 152
+result $? "CPU time that is used up ends a command by SIGXCPU"
+# shellcheck disable=SC2016
+vmpool 20 exec --procs 4 -- sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 10 & done; echo never'
+is 2 && err_has 'fork' && out_is ''
+result $? "--procs bounds what it starts"
+vmpool 20 exec --memory 24 -- tail -c 40000000 /dev/zero
+is 137
+result $? "--memory ends what takes more"
+# The parts do; their sum does not.
+vmpool 20 exec --memory 24 -- sh -c 'tail -c 15000000 /dev/zero | wc -c'
+is 0 && out_is 15000000
+result $? "... and nothing that takes less"
+vmpool 20 exec --memory 24 -- sh -c '(tail -c 15000000 /dev/zero; sleep 5) | { sleep 0.1; tail -c 15000000 /dev/zero; } | wc -c'
+[ "$(cat "$TMP/out")" != 15000000 ] || is 137
+result $? "... all processes of a command together"
+vmpool 20 exec --output-limit 1000 -- sh -c 'head -c 5000 /dev/zero | tr "\0" x; echo fine >&2; exit 3'
+is 3 && [ "$(stat -c %s "$TMP/out")" -eq 1000 ] && err_has '^fine' && err_has 'stdout was truncated after 1000 bytes'
+result $? "--output-limit drops the rest, and says so"
+vmpool 60 exec -t 1 --output-limit 10 -- yes
+is 124 && err_has truncated && err_has 'timed out'
+result $? "... for as long as it takes"
+
+# --- ends that others get wrong --------------------------------------------------------
+
+# shellcheck disable=SC2016
+vmpool 30 exec -t 1 --timeout-signal TERM -- sh -c 'trap "echo caught; exit 3" TERM; while :; do sleep 0.1; done'
+is 124 && out_is caught && err_has 'timed out after 1 s'
+result $? "--timeout-signal lets it clean up"
+vmpool 30 exec -t 1 --timeout-signal INT --grace 0.5 -- sh -c 'trap "" INT; while :; do sleep 0.1; done'
+is 124 && err_has 'timed out after 1 s'
+result $? "... and --grace later it is killed"
+vmpool 20 exec -t 20 --timeout-signal TERM -- sh -c 'exit 5'
+is 5 && [ ! -s "$TMP/err" ]
+result $? "... if it has not ended before"
+vmpool 20 exec -- printf 'no end'
+is 0 && [ "$(stat -c %s "$TMP/out")" -eq 6 ]
+result $? "output without a line's end is not given one"
+vmpool 60 exec -- sh -c 'head -c 1048576 /dev/zero | tr "\0" l'
+is 0 && [ "$(stat -c %s "$TMP/out")" -eq 1048576 ]
+result $? "a line may have a MiB"
+vmpool 20 exec -- sh -c 'echo out; exec >&-; sleep 0.3; echo err >&2; exec 2>&-; sleep 0.3; exit 9'
+is 9 && out_is out && [ "$(cat "$TMP/err")" = err ]
+result $? "a command that closes its output lives on"
+# shellcheck disable=SC2016
+yes | run 60 "$BIN/vmpool" -p "$POOL" exec --wait 60 -i -- sh -c 'exec <&-; echo deaf; exit 4'
+is 4 && out_is deaf
+result $? "a command that closes stdin, or never reads it, stops nothing"
+timeout $((60 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait 60 -i -- sh -c 'cat; echo over' </dev/null >"$TMP/out"
+out_is over
+result $? "the end of stdin arrives"
+
+# Nobody reads; the end comes all the same, once somebody does.
+timeout $((90 * SLOW)) "$BIN/vmpool" -p "$POOL" exec --wait 60 -t 1 -- yes </dev/null 2>"$TMP/err" | (sleep 3 && wc -c) >"$TMP/out"
+[ "${PIPESTATUS[0]}" -eq 124 ] && err_has 'timed out' && [ "$(cat "$TMP/out")" -gt 65000 ]
+result $? "a time-out needs no reader"
+
 vmpool 20 exec -C /no/such/dir -- true
 is 125 && err_has '/no/such/dir'
 result $? "a missing directory is status 125, with its name"

@@ -54,6 +54,30 @@ with 60 'echo hello | "$V" exec -i -e K=V -C /tmp -- sh -c "cat; echo \$K \$PWD"
 is 124 && [ "$(cat "$TMP/out")" = $'hello\nV /tmp' ] && err_has 'timed out'
 result $? "exec's options work there, a time-out too"
 
+# --- the lease's environment, and its statistics ----------------------------------------
+
+# shellcheck disable=SC2016
+vmpool 60 with -e A=1 -e $'B=two\nlines=\xff' -- bash -uc '"$V" exec -- printenv A B
+"$V" exec -e A=2 --clean-env -- /bin/env
+VMPOOL_ENV_A=3 "$V" exec -- printenv A
+"$V" -p e2e with -e C=1 -- sh -c "\"\$V\" exec -- /bin/env" | grep -c "^[ABC]="'
+printf '1\ntwo\nlines=\xff\nA=2\nB=two\nlines=\xff\n3\n1\n' >"$TMP/want"
+is 0 && sort "$TMP/out" | cmp -s - <(sort "$TMP/want")
+result $? "with -e is for every command of the lease, and of no other"
+# shellcheck disable=SC2016
+with 60 '"$V" exec -- sh -c "sleep 1000 & sleep 1001 & exit 0"
+"$V" stat-vm; "$V" stat-vm --json >"$TMP/stat"'
+is 0 && grep -q 'on the host: CPU' "$TMP/out" && grep -q '"processes": 3' "$TMP/stat" &&
+	grep -q '"commands": 0' "$TMP/stat" && ! grep -qE '"(cpu_ns|memory_used_bytes|bytes_in)": 0' "$TMP/stat"
+result $? "stat-vm counts what runs in the VM, background included"
+
+# shellcheck disable=SC2016
+with 300 'for i in $(seq 20); do "$V" exec -- sh -c "echo up; exec sleep 1000" >>"$TMP/ups" & done
+. "$TMP/lib"; up() { [ "$(wc -l <"$TMP/ups")" -eq 20 ]; }; until_true up || exit 9
+"$V" stat-vm --json | grep -c "\"commands\": 20,"; kill $(jobs -p); wait; "$V" exec -- echo fine'
+is 0 && out_is $'1\nfine'
+result $? "20 vmpools have a command each in one VM"
+
 run 60 "$V" -p "$POOL" with -- cat <<<"from stdin"
 is 0 && out_is 'from stdin'
 result $? "the program has our stdin"

@@ -187,6 +187,14 @@ script_badexit(struct fake_worker *w, struct fake_stream *s)
 }
 
 static void
+script_badstats(struct fake_worker *w, struct fake_stream *s)
+{
+	static const struct proto_vmstats stats;
+
+	respond(w, s->id, PROTO_VMSTATS, &stats, sizeof(stats));
+}
+
+static void
 script_badtype(struct fake_worker *w, struct fake_stream *s)
 {
 	respond(w, s->id, 200, "x", 1);
@@ -260,14 +268,14 @@ static const struct {
 	const char *name;
 	void (*start)(struct fake_worker *w, struct fake_stream *s);
 } scripts[] = {
-    {"echo", script_echo},	 {"exit", script_exit},		{"signal", script_signal},
-    {"timeout", script_timeout}, {"error", script_error},	{"partial", script_partial},
-    {"cheat", script_cheat},	 {"credit", script_credit},	{"badexit", script_badexit},
-    {"badtype", script_badtype}, {"badpos", script_badpos},	{"stale", script_stale},
-    {"late", script_late},	 {"stranger", script_stranger}, {"flood", script_flood},
-    {"both", script_both},	 {"dump", script_dump},		{"cat", script_wait},
-    {"sink", script_wait},	 {"deaf", script_wait},		{"sleep", script_wait},
-    {"mute", script_wait},	 {"stubborn", script_flood},
+    {"echo", script_echo},	   {"exit", script_exit},	{"signal", script_signal},
+    {"timeout", script_timeout},   {"error", script_error},	{"partial", script_partial},
+    {"cheat", script_cheat},	   {"credit", script_credit},	{"badexit", script_badexit},
+    {"badstats", script_badstats}, {"badtype", script_badtype}, {"badpos", script_badpos},
+    {"stale", script_stale},	   {"late", script_late},	{"stranger", script_stranger},
+    {"flood", script_flood},	   {"both", script_both},	{"dump", script_dump},
+    {"cat", script_wait},	   {"sink", script_wait},	{"deaf", script_wait},
+    {"sleep", script_wait},	   {"mute", script_wait},	{"stubborn", script_flood},
 };
 
 /* The next piece of a long output; returns its length. */
@@ -395,6 +403,36 @@ on_kill(struct fake_worker *w, struct fake_stream *s)
 		send_exit(w, s, 0, sig, false);
 }
 
+/* Every window change is told back as text. */
+static void
+on_winsize(struct fake_worker *w, const struct fake_stream *s)
+{
+	struct proto_winsize size;
+	char text[32];
+
+	memcpy(&size, w->payload, sizeof(size));
+	(void)snprintf(text, sizeof(text), "%u x %u\n", size.rows, size.cols);
+	say(w, s, text);
+}
+
+static void
+on_vmstat(struct fake_worker *w, const struct ring_rec *rec)
+{
+	static const struct proto_vmstats stats = {.uptime_ns = 1,
+						   .cpu_ns = 2,
+						   .mem_total = 3,
+						   .mem_used = 4,
+						   .page_faults = 5,
+						   .major_faults = 6,
+						   .bytes_in = 7,
+						   .bytes_out = 8,
+						   .processes = 9,
+						   .commands = 10};
+
+	if (!atomic_load(&w->pool->silent_pings))
+		respond(w, rec->stream, PROTO_VMSTATS, &stats, sizeof(stats));
+}
+
 static void
 on_request(struct fake_worker *w, const struct ring_rec *rec)
 {
@@ -408,6 +446,10 @@ on_request(struct fake_worker *w, const struct ring_rec *rec)
 				w->payload, rec->length);
 		return;
 	}
+	if (rec->type == PROTO_VMSTAT) {
+		on_vmstat(w, rec);
+		return;
+	}
 	if (rec->type == PROTO_EXEC) {
 		on_exec(w, rec);
 		return;
@@ -418,6 +460,7 @@ on_request(struct fake_worker *w, const struct ring_rec *rec)
 	switch (rec->type) {
 	case PROTO_STDIN: on_stdin(w, rec, s); break;
 	case PROTO_KILL: on_kill(w, s); break;
+	case PROTO_WINSIZE: on_winsize(w, s); break;
 	case PROTO_CREDIT:
 		memcpy(&more, w->payload, sizeof(more));
 		s->window += more;

@@ -302,6 +302,7 @@ static void
 hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 {
 	const struct proto_renewed renewed = {.wall_ns = chan_wall_ns()};
+	const struct proto_vmstats stats = {.processes = 1};
 	struct stream *s = hdr->stream == 0 ? NULL : stream_find(m, hdr->stream);
 	uint32_t value = 0;
 
@@ -311,6 +312,8 @@ hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 		say(m, PROTO_PONG, 0, payload, hdr->length);
 	else if (hdr->type == PROTO_RENEW)
 		say(m, PROTO_RENEWED, 0, &renewed, sizeof(renewed));
+	else if (hdr->type == PROTO_VMSTAT)
+		say(m, PROTO_VMSTATS, hdr->stream, &stats, sizeof(stats));
 	else if (hdr->type == PROTO_EXEC)
 		hear_exec(m, hdr, payload);
 	else if (s == NULL)
@@ -319,7 +322,8 @@ hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 		hear_stdin(s, hdr, payload);
 	else if (hdr->type == PROTO_CREDIT)
 		s->window += value;
-	else if (value >= 1 && value < (uint32_t)NSIG && s->program != NULL)
+	else if (hdr->type == PROTO_KILL && value >= 1 && value < (uint32_t)NSIG &&
+		 s->program != NULL)
 		say_exit(m, s, 0, value, false);
 }
 

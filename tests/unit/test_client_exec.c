@@ -68,6 +68,120 @@ request(void **state)
 	vmpool_result_fini(&r);
 }
 
+static void
+request_options(void **state)
+{
+	static const char want[] = "dump\0A=1\0HOME\0PATH\0\0";
+	struct fixture *f = *state;
+	const struct vmpool_exec_opts opts = {.env = ARGV("A=1"),
+					      .unset_env = ARGV("HOME", "PATH"),
+					      .set_umask = true,
+					      .umask = 027,
+					      .cpu_s = 1,
+					      .max_files = 2,
+					      .memory_mib = 3,
+					      .max_procs = 4,
+					      .tty = true,
+					      .rows = 25,
+					      .cols = 81,
+					      .input = ""};
+	struct proto_exec head;
+	struct vmpool_result r;
+
+	assert_int_equal(exec(f, ARGV("dump"), &opts, &r), 0);
+	memcpy(&head, r.out, sizeof(head));
+	assert_int_equal(head.envc, 1);
+	assert_int_equal(head.unsetc, 2);
+	assert_int_equal(head.flags, PROTO_EXEC_STDIN | PROTO_EXEC_TTY | PROTO_EXEC_UMASK);
+	assert_int_equal(head.umask, 027);
+	assert_int_equal(head.cpu_s, 1);
+	assert_int_equal(head.files, 2);
+	assert_int_equal(head.memory_mib, 3);
+	assert_int_equal(head.procs, 4);
+	assert_int_equal(head.rows, 25);
+	assert_int_equal(head.cols, 81);
+	assert_int_equal(r.out_len, sizeof(head) + sizeof(want));
+	assert_memory_equal(r.out + sizeof(head), want, sizeof(want));
+	vmpool_result_fini(&r);
+}
+
+static void
+signals_by_name(void **state)
+{
+	static const struct {
+		const char *name;
+		int number;
+	} rows[] = {
+	    {"TERM", 15},    {"SIGTERM", 15},	 {"sigkill", 9},  {"9", 9},
+	    {"64", 64},	     {"65", 0},		 {"0", 0},	  {"-1", 0},
+	    {"", 0},	     {"SIG", 0},	 {"NOSUCH", 0},	  {"SIGSIGTERM", 0},
+	    {"RTMIN", 34},   {"SIGRTMIN+2", 36}, {"rtmax-1", 63}, {"RTMAX", 64},
+	    {"RTMIN+31", 0}, {"RTMIN-1", 0},	 {"RTMIN+", 0},	  {"4294967311", 0},
+	    {"WINCH", 28},   {"TERM ", 0},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
+		if (vmpool_signal(rows[i].name) !=
+		    (rows[i].number != 0 ? rows[i].number : VMPOOL_ECONFIG))
+			fail_msg("\"%s\" is %d", rows[i].name, vmpool_signal(rows[i].name));
+}
+
+static void
+vm_stats(void **state)
+{
+	struct fixture *f = *state;
+	struct vmpool_vm_stats s;
+	struct vmpool_result r;
+
+	assert_int_equal(vmpool_vm_stats(f->vm, FOREVER_MS, &s), 0);
+	assert_int_equal(s.guest_uptime_ns, 1);
+	assert_int_equal(s.guest_cpu_ns, 2);
+	assert_int_equal(s.guest_memory, 3);
+	assert_int_equal(s.guest_memory_used, 4);
+	assert_int_equal(s.guest_page_faults, 5);
+	assert_int_equal(s.guest_major_faults, 6);
+	assert_int_equal(s.guest_bytes_in, 7);
+	assert_int_equal(s.guest_bytes_out, 8);
+	assert_int_equal(s.guest_processes, 9);
+	assert_int_equal(s.guest_commands, 10);
+	/* The pool is a thread of ours: no child of the supervisor is its worker. */
+	assert_false(s.host_known);
+	atomic_store(&f->fp.silent_pings, true);
+	assert_int_equal(vmpool_vm_stats(f->vm, 30, &s), VMPOOL_ETIMEDOUT);
+	atomic_store(&f->fp.silent_pings, false);
+	assert_int_equal(exec(f, ARGV("echo", "still"), NULL, &r), 0);
+	assert_string_equal(r.out, "still\n");
+	vmpool_result_fini(&r);
+}
+
+static void
+stats_for_a_command(void **state)
+{
+	struct fixture *f = *state;
+	struct vmpool_result r;
+
+	assert_int_equal(exec(f, ARGV("badstats"), NULL, &r), VMPOOL_EPROTOCOL);
+	vmpool_result_fini(&r);
+}
+
+static void
+window_size(void **state)
+{
+	const struct vmpool_exec_opts opts = {.tty = true};
+	struct fixture *f = *state;
+	struct vmpool_event e;
+	struct vmpool_proc *p;
+
+	assert_int_equal(vmpool_spawn(f->vm, ARGV("sleep"), &opts, &p), 0);
+	assert_int_equal(vmpool_proc_resize(p, 50, 132), 0);
+	assert_int_equal(vmpool_proc_next(p, FOREVER_MS, &e), 0);
+	assert_int_equal(e.type, VMPOOL_STDOUT);
+	assert_int_equal(e.len, strlen("50 x 132\n"));
+	assert_memory_equal(e.data, "50 x 132\n", e.len);
+	vmpool_proc_free(p);
+}
+
 /* Much more than the ring holds. */
 static void
 large_request(void **state)
@@ -103,6 +217,13 @@ bad_requests(void **state)
 	vmpool_result_fini(&r);
 	assert_int_equal(exec(f, ARGV("echo"), &opts, &r), VMPOOL_ECONFIG);
 	assert_non_null(strstr(vmpool_error(f->pool), "novalue"));
+	vmpool_result_fini(&r);
+	opts = (struct vmpool_exec_opts){.set_umask = true, .umask = 01000};
+	assert_int_equal(exec(f, ARGV("echo"), &opts, &r), VMPOOL_ECONFIG);
+	vmpool_result_fini(&r);
+	/* Nobody could type its end. */
+	opts = (struct vmpool_exec_opts){.tty = true};
+	assert_int_equal(exec(f, ARGV("echo"), &opts, &r), VMPOOL_ECONFIG);
 	vmpool_result_fini(&r);
 }
 
@@ -223,6 +344,11 @@ main(void)
 	const struct CMUnitTest tests[] = {
 	    cmocka_unit_test_setup_teardown(results, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(request, setup_vm, teardown),
+	    cmocka_unit_test_setup_teardown(request_options, setup_vm, teardown),
+	    cmocka_unit_test(signals_by_name),
+	    cmocka_unit_test_setup_teardown(vm_stats, setup_vm, teardown),
+	    cmocka_unit_test_setup_teardown(stats_for_a_command, setup_vm, teardown),
+	    cmocka_unit_test_setup_teardown(window_size, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(large_request, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(bad_requests, setup_vm, teardown),
 	    cmocka_unit_test_setup_teardown(output, setup_vm, teardown),

@@ -80,6 +80,7 @@ static const struct {
     {"more output than the window", PROTO_STDOUT, 0, PROTO_WINDOW},
     {"exit of the machine's stream", PROTO_EXIT, MACHINE, sizeof(struct proto_exit)},
     {"exit of the wrong size", PROTO_EXIT, 0, 3},
+    {"statistics of a command", PROTO_VMSTATS, 0, sizeof(struct proto_vmstats)},
     {"an unknown type", 99, 0, 1},
     {"an oversized frame", PROTO_STDOUT, 0, PROTO_PAYLOAD_MAX + 1},
 };
@@ -105,6 +106,38 @@ test_forged_frames_end_the_vm(void **state)
 		assert_int_equal(jobtest_setup(&inner), 0);
 	}
 	*state = inner;
+}
+
+/* A question about the machine has one answer, or an ERROR, and no output. */
+static void
+test_statistics_there_and_back(void **state)
+{
+	static const struct proto_vmstats stats = {.processes = 7};
+	static const struct proto_exit done = {.code = 0};
+	struct fixture *f = *state;
+	uint8_t payload[RING_PAYLOAD_MAX];
+	struct ring_rec rec;
+	struct proto_hdr hdr;
+
+	assert_int_equal(client_says(&f->holder, PROTO_VMSTAT, 0, 5, NULL, 0), 0);
+	pump_all(f);
+	memcpy(&hdr, fake.to_guest, sizeof(hdr));
+	assert_int_equal(hdr.type, PROTO_VMSTAT);
+	assert_int_equal(f->job->open, 1);
+	guest_says(PROTO_VMSTATS, hdr.stream, &stats, sizeof(stats));
+	pump_all(f);
+	assert_int_equal(f->job->open, 0);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
+	assert_int_equal(rec.type, PROTO_VMSTATS);
+	assert_int_equal(rec.stream, 5);
+	assert_memory_equal(payload, &stats, sizeof(stats));
+	fake.to_len = 0;
+	assert_int_equal(client_says(&f->holder, PROTO_VMSTAT, 0, 6, NULL, 0), 0);
+	pump_all(f);
+	memcpy(&hdr, fake.to_guest, sizeof(hdr));
+	guest_says(PROTO_EXIT, hdr.stream, &done, sizeof(done));
+	pump_all(f);
+	assert_string_not_equal(f->job->failure, "");
 }
 
 static void
@@ -391,6 +424,7 @@ main(void)
 	    TEST(test_stale_lease_is_dropped),
 	    TEST(test_worker_ping_needs_no_guest),
 	    TEST(test_forged_frames_end_the_vm),
+	    TEST(test_statistics_there_and_back),
 	    TEST(test_credit_opens_the_window),
 	    TEST(test_full_response_ring_stops_the_guest),
 	    TEST(test_guest_that_does_not_read_loses_nothing),
