@@ -23,7 +23,7 @@ on_screen() { tm capture-pane -p -t t | grep -q -- "$1"; }
 # Does the pattern come? Whatever stood there before does not count, for the screen is
 # empty again afterwards. (Nor does what was typed, if it is split: en""d.)
 sees() {
-	if ! until_true 60 on_screen "$1"; then
+	if ! until_true 30 on_screen "$1"; then
 		tm capture-pane -p -t t | sed 's/^/# screen: /'
 		return 1
 	fi
@@ -44,14 +44,14 @@ sees begun
 result $? "a terminal to try it in"
 
 say "$V shell --wait 180"
-sees '^~ # '
+sees '^~ #'
 result $? "vmpool shell comes up in the user's home"
 say 'stty size; tty; hostname; echo $TERM en""d'
-until_true 60 on_screen ' end' && on_screen '^30 100' && on_screen '^/dev/pts/' && on_screen '^vmpool' && sees '^[a-z].* end'
+until_true 30 on_screen ' end' && on_screen '^30 100' && on_screen '^/dev/pts/' && on_screen '^vmpool' && sees '^[a-z].* end'
 result $? "it is a terminal of the size and kind of ours"
 tm resize-window -t t -x 120 -y 40
 sized() { say 'stty size' && until_true 2 on_screen '^40 120'; }
-until_true 60 sized
+until_true 30 sized
 result $? "a new size of the window arrives"
 key -R
 
@@ -61,22 +61,23 @@ result $? "^C interrupts what runs, and nothing else"
 say "sh -c 'echo be\"\"gun; exec sleep 1000'"
 sees '^begun' && key C-z && sees Stopped && say 'kill -9 %1; fg; echo b""ack' && sees '^back'
 result $? "^Z stops it, and the shell has its terminal back"
-say 'cat; echo o""ver' && say 'line' && until_true 60 on_screen '^line' && key C-d && sees '^over'
+say 'cat; echo o""ver' && say 'line' && until_true 30 on_screen '^line' && key C-d && sees '^over'
 result $? "^D is the end of its input"
 
 say 'vi /tmp/note' && sees '^~' && key i && tm send-keys -t t -l 'written in vi' &&
-	until_true 60 on_screen '^written in vi' && key Escape && say ':wq' && sees '# ' &&
-	say 'wc -c </tmp/note; echo e""nd' && until_true 60 on_screen '^end' && sees '^14'
+	until_true 30 on_screen '^written in vi' && key Escape && until_true 30 on_screen '^- /tmp/note' &&
+	say ':wq' && sees '#$' &&
+	say 'wc -c </tmp/note; echo e""nd' && until_true 30 on_screen '^end' && sees '^14'
 result $? "vi edits a file"
-say 'top' && until_true 60 on_screen 'PID' && on_screen 'Mem:' && key q && say 'echo to""p $?' && sees '^top 0'
+say 'top' && until_true 30 on_screen 'PID' && on_screen 'Mem:' && key q && say 'echo to""p $?' && sees '^top 0'
 result $? "top shows and leaves"
-say 'exit 7' && sees '^host> ' && say "echo st\"\"atus \$?" && sees '^status 7'
+say 'exit 7' && sees '^host>' && say "echo st\"\"atus \$?" && sees '^status 7'
 result $? "exit ends it, and its status is ours"
 mode_is_whole
 result $? "our terminal is itself again"
 
 say "$V exec --wait 180 --tty -- sh -c 'tty; read -p \"name? \" x; echo hello \$x; exit 3'; echo st\"\"atus \$?"
-until_true 200 on_screen '^name?' && say 'Ada' && until_true 60 on_screen '^status 3' && sees '^hello Ada'
+until_true 200 on_screen '^name?' && say 'Ada' && until_true 30 on_screen '^status 3' && sees '^hello Ada'
 result $? "exec --tty asks and is answered"
 mode_is_whole
 result $? "... and our terminal is itself again"
@@ -89,10 +90,10 @@ result $? "... and our terminal is itself again"
 # Ends that nobody planned: each leaves the terminal as it was.
 for end in TERM HUP SEGV USR1; do
 	say "$V shell --wait 180"
-	until_true 200 on_screen '# $'
+	until_true 200 on_screen '^~ #$'
 	pid=$(pgrep -f "^$BIN/vmpool -p $POOL shell" | head -n 1)
 	kill "-$end" "$pid"
-	until_true 60 gone "$pid"
+	until_true 30 gone "$pid"
 	key -R
 	mode_is_whole
 	result $? "SIG$end to vmpool shell: our terminal is itself again"
@@ -100,7 +101,7 @@ for end in TERM HUP SEGV USR1; do
 done
 
 say "$V shell --wait 180"
-until_true 200 on_screen '# $'
+until_true 200 on_screen '^~ #$'
 kill -KILL "$(supervisor_pid)"
 sees 'supervisor has died' && mode_is_whole
 result $? "if the pool dies, that is said, and our terminal is itself again"
