@@ -29,6 +29,11 @@ sees() {
 	fi
 	tm send-keys -t t -R && tm clear-history -t t
 }
+# guest LINE: the same in the guest's shell, once it has its prompt: what is typed while it
+# asks the terminal where the cursor is may be lost.
+last_is() { [ "$(tm capture-pane -p -t t | grep -v '^$' | tail -n 1)" = "$1" ]; }
+prompted() { key Enter && until_true 2 last_is '~ #'; }
+guest() { until_true 30 prompted && say "$1"; }
 # Our terminal's mode, by the host's shell.
 mode_is_whole() {
 	say "stty -g >$TMP/after; echo mode se\"\"en"
@@ -46,32 +51,31 @@ result $? "a terminal to try it in"
 say "$V shell --wait 180"
 sees '^~ #'
 result $? "vmpool shell comes up in the user's home"
-say 'stty size; tty; hostname; echo $TERM en""d'
+guest 'stty size; tty; hostname; echo $TERM en""d'
 until_true 30 on_screen ' end' && on_screen '^30 100' && on_screen '^/dev/pts/' && on_screen '^vmpool' && sees '^[a-z].* end'
 result $? "it is a terminal of the size and kind of ours"
 tm resize-window -t t -x 120 -y 40
-sized() { say 'stty size' && until_true 2 on_screen '^40 120'; }
+sized() { guest 'stty size' && until_true 2 on_screen '^40 120'; }
 until_true 30 sized
 result $? "a new size of the window arrives"
-key -R
 
-say "sh -c 'echo be\"\"gun; exec sleep 1000'"
-sees '^begun' && key C-c && say 'echo "st""atus $?"' && sees '^status 130'
+guest "sh -c 'echo be\"\"gun; exec sleep 1000'"
+sees '^begun' && key C-c && guest 'echo "st""atus $?"' && sees '^status 130'
 result $? "^C interrupts what runs, and nothing else"
-say "sh -c 'echo be\"\"gun; exec sleep 1000'"
-sees '^begun' && key C-z && sees Stopped && say 'kill -9 %1; fg; echo b""ack' && sees '^back'
+guest "sh -c 'echo be\"\"gun; exec sleep 1000'"
+sees '^begun' && key C-z && sees Stopped && guest 'kill -9 %1; fg; echo b""ack' && sees '^back'
 result $? "^Z stops it, and the shell has its terminal back"
-say 'cat; echo o""ver' && say 'line' && until_true 30 on_screen '^line' && key C-d && sees '^over'
+guest 'cat; echo o""ver' && say 'line' && until_true 30 on_screen '^line' && key C-d && sees '^over'
 result $? "^D is the end of its input"
 
-say 'vi /tmp/note' && sees '^~' && key i && tm send-keys -t t -l 'written in vi' &&
+guest 'vi /tmp/note' && sees '^~' && key i && tm send-keys -t t -l 'written in vi' &&
 	until_true 30 on_screen '^written in vi' && key Escape && until_true 30 on_screen '^- /tmp/note' &&
-	say ':wq' && sees '#$' &&
-	say 'wc -c </tmp/note; echo e""nd' && until_true 30 on_screen '^end' && sees '^14'
+	say ':wq' &&
+	guest 'wc -c </tmp/note; echo e""nd' && until_true 30 on_screen '^end' && sees '^14'
 result $? "vi edits a file"
-say 'top' && until_true 30 on_screen 'PID' && on_screen 'Mem:' && key q && say 'echo to""p $?' && sees '^top 0'
+guest 'top' && until_true 30 on_screen 'PID' && on_screen 'Mem:' && key q && guest 'echo to""p $?' && sees '^top 0'
 result $? "top shows and leaves"
-say 'exit 7' && sees '^host>' && say "echo st\"\"atus \$?" && sees '^status 7'
+guest 'exit 7' && sees '^host>' && say "echo st\"\"atus \$?" && sees '^status 7'
 result $? "exit ends it, and its status is ours"
 mode_is_whole
 result $? "our terminal is itself again"
@@ -94,7 +98,6 @@ for end in TERM HUP SEGV USR1; do
 	pid=$(pgrep -f "^$BIN/vmpool -p $POOL shell" | head -n 1)
 	kill "-$end" "$pid"
 	until_true 30 gone "$pid"
-	key -R
 	mode_is_whole
 	result $? "SIG$end to vmpool shell: our terminal is itself again"
 	check "... and the VM is given back" until_true 30 stat_is in_use_count 0
