@@ -57,9 +57,9 @@ result $? "exec's options work there, a time-out too"
 # --- the lease's environment, and its statistics ----------------------------------------
 
 # shellcheck disable=SC2016
-vmpool 60 with -e A=1 -e $'B=two\nlines=\xff' -- bash -uc '"$V" exec -- printenv A B
+vmpool 60 with -e A=1 -e $'B=two\nlines=\xff' -- bash -uc '"$V" exec -- sh -c "echo \"\$A\"; echo \"\$B\""
 "$V" exec -e A=2 --clean-env -- /bin/env
-VMPOOL_ENV_A=3 "$V" exec -- printenv A
+VMPOOL_ENV_A=3 "$V" exec -- sh -c "echo \$A"
 "$V" -p e2e with -e C=1 -- sh -c "\"\$V\" exec -- /bin/env" | grep -c "^[ABC]="'
 printf '1\ntwo\nlines=\xff\nA=2\nB=two\nlines=\xff\n3\n1\n' >"$TMP/want"
 is 0 && sort "$TMP/out" | cmp -s - <(sort "$TMP/want")
@@ -74,7 +74,7 @@ result $? "stat-vm counts what runs in the VM, background included"
 # shellcheck disable=SC2016
 with 300 'for i in $(seq 20); do "$V" exec -- sh -c "echo up; exec sleep 1000" >>"$TMP/ups" & done
 . "$TMP/lib"; up() { [ "$(wc -l <"$TMP/ups")" -eq 20 ]; }; until_true up || exit 9
-"$V" stat-vm --json | grep -c "\"commands\": 20,"; kill $(jobs -p); wait; "$V" exec -- echo fine'
+"$V" stat-vm --json | grep -c "\"commands\": 20\$"; kill $(jobs -p); wait; "$V" exec -- echo fine'
 is 0 && out_is $'1\nfine'
 result $? "20 vmpools have a command each in one VM"
 
