@@ -8,15 +8,32 @@
 #include "worker/job_impl.h"
 
 #include <string.h>
+#include <sys/mman.h>
 
 #define JOB_MAGIC 0x0a0b1e55u
 #define JOB_BATCH 32 /* frames taken from the guest before the loop looks around */
+
+/* Zero private memory; whole pages go back to the kernel, as most of them will not be
+ * needed while the VM is idle. */
+static void
+forget(void *at, size_t len)
+{
+	uintptr_t first = ((uintptr_t)at + SHM_PAGE - 1) & ~(uintptr_t)(SHM_PAGE - 1);
+	uintptr_t start = (uintptr_t)at, end = start + len, last = end & ~(uintptr_t)(SHM_PAGE - 1);
+
+	if (first >= last || madvise((void *)first, last - first, MADV_DONTNEED) < 0) {
+		memset(at, 0, len);
+		return;
+	}
+	memset(at, 0, first - start);
+	memset((void *)last, 0, end - last);
+}
 
 void
 job_init(struct job *job, struct seg *seg, uint32_t slot, int response_fd,
 	 const struct machine_ops *ops, struct machine *machine)
 {
-	memset(job, 0, sizeof(*job));
+	forget(job, sizeof(*job));
 	job->magic = JOB_MAGIC;
 	job->seg = seg;
 	job->slot = slot;

@@ -108,15 +108,16 @@ jobtest_join(struct fixture *f)
 	AZ(joined_map(&chan, fd));
 	peer_init(peer, chan);
 	AZ(job_join(f->job, &peer->port, chan, -1));
-	peer->job = f->job;
 	return peer;
 }
 
 void
-jobtest_join_free(struct peer *peer)
+jobtest_leave(struct fixture *f, struct peer *peer)
 {
-	if (peer->job->port[peer->port.index] == &peer->port)
-		peer->job->port[peer->port.index] = NULL;
+	job_leave(f->job, &peer->port);
+	if (peer->port.state != PORT_GONE)
+		pump_all(f);
+	assert_int_equal(peer->port.state, PORT_GONE);
 	port_fini(&peer->port);
 	joined_unmap(peer->chan);
 	free(peer);

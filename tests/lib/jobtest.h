@@ -31,7 +31,6 @@ struct peer {
 	struct ring req, rsp;
 	struct shm_chan *chan;
 	struct port port;		   /* joined: the worker's end */
-	struct job *job;		   /* joined: whose port it is */
 	uint8_t payload[RING_PAYLOAD_MAX]; /* of the last answer */
 };
 
@@ -44,9 +43,9 @@ struct fixture {
 int jobtest_setup(void **state);
 int jobtest_teardown(void **state);
 
-/* A client joins; frees all that jobtest_join has made. */
+/* A client joins; leaves, if it has not, and is freed (its commands have ended). */
 struct peer *jobtest_join(struct fixture *f);
-void jobtest_join_free(struct peer *peer);
+void jobtest_leave(struct fixture *f, struct peer *peer);
 
 void guest_says(uint8_t type, uint32_t stream, const void *payload, uint32_t length);
 /* The next frame that the guest got and this has not returned; false: there is none. */

@@ -93,11 +93,8 @@ same_ids_do_not_collide(void **state)
 		assert_heard(all[i], PROTO_EXIT, 5, &done, sizeof(done));
 		assert_silent(all[i]);
 	}
-	job_leave(f->job, &a->port);
-	job_leave(f->job, &b->port);
-	pump_all(f);
-	jobtest_join_free(a);
-	jobtest_join_free(b);
+	jobtest_leave(f, a);
+	jobtest_leave(f, b);
 }
 
 static void
@@ -123,15 +120,14 @@ one_cannot_reach_another(void **state)
 	assert_int_equal(client_says(&f->holder, PROTO_KILL, 0, 5, &signal, 4), 0);
 	pump_all(f);
 	assert_int_equal(assert_told(PROTO_KILL, id), SIGKILL);
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 static void
 pongs_go_to_who_asked(void **state)
 {
 	struct fixture *f = *state;
-	struct peer *a = jobtest_join(f), *b = jobtest_join(f);
+	struct peer *a = jobtest_join(f), *b = jobtest_join(f), *c;
 	struct peer *asks[] = {a, &f->holder, b, a};
 
 	for (unsigned i = 0; i < 4; i++) {
@@ -139,8 +135,11 @@ pongs_go_to_who_asked(void **state)
 		pump_all(f);
 		(void)assert_told(PROTO_PING, 0);
 	}
-	/* Nobody's any more. */
+	/* One is nobody's any more, though another client has the place now. */
 	job_leave(f->job, &b->port);
+	pump_all(f);
+	c = jobtest_join(f);
+	assert_int_equal(c->port.index, b->port.index);
 	for (unsigned i = 0; i < 4; i++)
 		guest_says(PROTO_PONG, 0, &"0123"[i], 1);
 	pump_all(f);
@@ -149,13 +148,14 @@ pongs_go_to_who_asked(void **state)
 	assert_heard(&f->holder, PROTO_PONG, 0, "1", 1);
 	assert_heard(a, PROTO_PONG, 0, "3", 1);
 	assert_silent(a);
+	assert_silent(c);
 	assert_silent(&f->holder);
 	guest_says(PROTO_PONG, 0, "", 0);
 	pump_all(f);
 	assert_string_not_equal(f->job->failure, "");
-	jobtest_join_free(b);
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, b);
+	jobtest_leave(f, a);
+	jobtest_leave(f, c);
 }
 
 /* A guest that owes very many PONGs gets no more PINGs until it has answered. */
@@ -203,8 +203,7 @@ each_is_woken_by_its_own_words(void **state)
 	assert_int_equal(atomic_load(&a->chan->rsp_seq), 1);
 	assert_int_equal(atomic_load(&a->chan->req_stalled), 0);
 	assert_int_equal(atomic_load(&f->holder.chan->rsp_seq), before);
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 static void
@@ -222,8 +221,7 @@ another_lease_is_dropped(void **state)
 	assert_int_equal(client_says(a, PROTO_PING, 0, 0, "x", 1), 0);
 	pump_all(f);
 	assert_told_nothing();
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 /* --- leaving ----------------------------------------------------------------------------- */
@@ -260,10 +258,11 @@ leaving_ends_its_commands(void **state)
 	assert_heard(&f->holder, PROTO_STDOUT, 5, "x", 1);
 	b = jobtest_join(f);
 	assert_int_equal(b->port.index, a->port.index);
-	assert_int_not_equal(start_command(f, b, 5, 0), id);
-	jobtest_join_free(a);
-	job_leave(f->job, &b->port);
-	jobtest_join_free(b);
+	own = start_command(f, b, 5, 0);
+	assert_int_not_equal(own, id);
+	guest_ends(f, own);
+	jobtest_leave(f, a);
+	jobtest_leave(f, b);
 }
 
 static void
@@ -290,7 +289,7 @@ leaving_in_the_middle_of_a_request(void **state)
 	assert_told_nothing();
 	guest_ends(f, hdr.stream);
 	assert_int_equal(a->port.state, PORT_GONE);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 static void
@@ -311,7 +310,7 @@ guest_that_does_not_end_them(void **state)
 	job_expire(f->job, due);
 	assert_non_null(strstr(f->job->failure, "has left"));
 	job_fini(f->job);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 	job_init(f->job, f->seg, 1, -1, NULL, NULL);
 }
 
@@ -330,8 +329,8 @@ a_reset_closes_every_port(void **state)
 	assert_int_equal(b->port.state, PORT_GONE);
 	assert_int_equal(asleep(b), SHM_CHAN_CLOSED);
 	assert_int_equal(atomic_load(&b->chan->rsp_seq), seq + 1);
-	jobtest_join_free(a);
-	jobtest_join_free(b);
+	jobtest_leave(f, a);
+	jobtest_leave(f, b);
 	job_init(f->job, f->seg, 1, -1, NULL, NULL);
 	assert_int_equal(f->job->open + f->job->leaving, 0);
 }
@@ -346,14 +345,10 @@ there_is_a_limit(void **state)
 	for (unsigned i = 0; i < ARRAY_SIZE(peer); i++)
 		peer[i] = jobtest_join(f);
 	assert_int_equal(job_join(f->job, &port, peer[0]->chan, -1), -EUSERS);
-	job_leave(f->job, &peer[7]->port);
-	pump_all(f);
-	jobtest_join_free(peer[7]);
+	jobtest_leave(f, peer[7]);
 	peer[7] = jobtest_join(f);
 	for (unsigned i = 0; i < ARRAY_SIZE(peer); i++) {
-		job_leave(f->job, &peer[i]->port);
-		pump_all(f);
-		jobtest_join_free(peer[i]);
+		jobtest_leave(f, peer[i]);
 	}
 	assert_int_equal(f->job->nports, 1);
 }
@@ -425,7 +420,7 @@ who_has_joined_is_cut_off_alone(void **state)
 		assert_heard(&f->holder, PROTO_EXIT, 5, &done, sizeof(done));
 		guest_ends(f, id);
 		assert_int_equal(a->port.state, PORT_GONE);
-		jobtest_join_free(a);
+		jobtest_leave(f, a);
 	}
 }
 
@@ -478,8 +473,7 @@ answers_are_kept_for_who_has_joined(void **state)
 	assert_heard(a, PROTO_EXIT, 5, &done, sizeof(done));
 	pump_all(f);
 	assert_null(a->port.late);
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 static void
@@ -501,7 +495,7 @@ who_reads_nothing_is_cut_off(void **state)
 	while (n-- > 0)
 		guest_ends(f, id[n]);
 	assert_int_equal(a->port.state, PORT_GONE);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 /* A holder's ring that is full of what it has not read is in nobody's way. */
@@ -525,8 +519,7 @@ idle_holder_stops_nobody(void **state)
 	id = start_command(f, a, 5, 0);
 	guest_ends(f, id);
 	assert_heard(a, PROTO_EXIT, 5, &done, sizeof(done));
-	job_leave(f->job, &a->port);
-	jobtest_join_free(a);
+	jobtest_leave(f, a);
 }
 
 /* --- more commands than a VM has streams for ------------------------------------------------- */
@@ -539,6 +532,8 @@ the_vm_has_so_many_streams(void **state)
 	const struct proto_exec exec = {.size = 3 * sizeof(exec), .argc = 1};
 	uint32_t id = 0;
 	struct ring_rec rec;
+	struct proto_hdr hdr;
+	uint8_t payload[PROTO_PAYLOAD_MAX];
 
 	for (uint32_t i = 1; i <= PROTO_STREAMS_MAX - 2; i++)
 		id = start_command(f, &f->holder, i, 0);
@@ -566,11 +561,20 @@ the_vm_has_so_many_streams(void **state)
 	assert_memory_equal(a->payload + sizeof(struct proto_error), "too many", 8);
 	assert_int_not_equal(start_command(f, a, 3, 0), 0);
 	assert_int_equal(f->job->open, PROTO_STREAMS_MAX);
+	/* Who leaves takes along what was refused; the guest has three to end. */
+	assert_int_equal(client_says(a, PROTO_EXEC, PROTO_F_MORE, 9, &exec, sizeof(exec)), 0);
+	pump_all(f);
+	fake.to_off = fake.to_len;
 	job_leave(f->job, &a->port);
 	pump_all(f);
-	job_fini(f->job);
-	jobtest_join_free(a);
-	job_init(f->job, f->seg, 1, -1, NULL, NULL);
+	while (guest_hears(&hdr, payload)) {
+		assert_int_equal(hdr.type, PROTO_KILL);
+		guest_says(PROTO_EXIT, hdr.stream, &done, sizeof(done));
+	}
+	pump_all(f);
+	assert_int_equal(a->port.state, PORT_GONE);
+	assert_int_equal(f->job->open, PROTO_STREAMS_MAX - 3);
+	jobtest_leave(f, a);
 }
 
 #define TEST(fn) cmocka_unit_test_setup_teardown(fn, jobtest_setup, jobtest_teardown)
