@@ -15,8 +15,10 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 	-Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
 ALL_CFLAGS = -std=gnu11 -pthread -fPIC -fvisibility=default $(WARN) $(CFLAGS)
 LDLIBS := -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -luring -linih -ljansson -lxxhash)
+# For vmpool-tree alone: it brings a dozen libraries along, and 4 ms to load them.
+ARCHIVE := $(shell pkg-config --libs libarchive 2>/dev/null || echo -larchive)
 
-PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c supervisor/main.c worker/main.c
+PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c shm/vmpooltree.c supervisor/main.c worker/main.c
 obj = $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(PROGRAM_SRC),$(wildcard $(1))))
 SHM := $(call obj,shm/*.c)
 KVM := $(call obj,kvm/*.c)
@@ -25,16 +27,19 @@ SUPERVISOR := $(call obj,supervisor/*.c)
 # What the client programs share besides the library.
 CLI := $(call obj,shm/cli/*.c)
 
-BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker
+BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker $(B)/libexec/vmpool-tree
 BENCHES := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 # The programs with crash points and the null machine compiled in (VMPOOL_TEST).
 TEST_BIN := $(B)/test/bin/vmpoold $(B)/test/bin/vmpool $(B)/test/bin/vmpoolstat $(B)/test/libexec/vmpool-worker
 FUZZERS := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/kvm/test_*.c tests/crash/test_*.c))
 
+# Clients that the end-to-end tests run: they know the library only.
+E2E := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/e2e/*.c))
+
 .PHONY: all tests test-programs stress-programs fuzzers benches stress fuzz guest kernel demo test bench lint asan tsan install clean
 all: $(BIN) $(B)/lib/libvmpool.so $(B)/lib/libvmpool.a
-tests: $(TESTS)
+tests: $(TESTS) $(E2E)
 benches: $(BENCHES)
 test-programs: $(TEST_BIN)
 stress-programs: $(TEST_BIN) $(B)/stress/stress
@@ -70,13 +75,14 @@ kernel:
 	scripts/setup --kernel
 	scripts/small-kernel
 
-# The unit and crash tests under the sanitizers, in build trees of their own.
-asan: guest
+# The unit and crash tests under the sanitizers, in build trees of their own. (Some
+# run the programs, which are the usual ones.)
+asan: all guest
 	scripts/setup --test
 	$(MAKE) -j2 B=$(B)/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" tests
 	VMPOOL_TESTS=$(B)/asan/tests scripts/run-tests unit crash
 
-tsan: guest
+tsan: all guest
 	scripts/setup --test
 	$(MAKE) -j2 B=$(B)/tsan CFLAGS="-O1 -g -fsanitize=thread -Wno-tsan" tests
 	VMPOOL_TESTS=$(B)/tsan/tests scripts/run-tests unit
@@ -97,7 +103,7 @@ install: all guest
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
 		$(DESTDIR)$(PREFIX)/libexec/vmpool $(DESTDIR)$(PREFIX)/share/vmpool/guest
 	install $(B)/bin/* $(DESTDIR)$(PREFIX)/bin
-	install $(B)/libexec/vmpool-worker $(DESTDIR)$(PREFIX)/libexec/vmpool
+	install $(B)/libexec/* $(DESTDIR)$(PREFIX)/libexec/vmpool
 	install -m 644 $(B)/lib/libvmpool.a $(DESTDIR)$(PREFIX)/lib
 	install $(B)/lib/libvmpool.so $(DESTDIR)$(PREFIX)/lib/libvmpool.so.1
 	ln -sf libvmpool.so.1 $(DESTDIR)$(PREFIX)/lib/libvmpool.so
@@ -124,13 +130,19 @@ link = $(Q)mkdir -p $(@D) && echo "  LD    $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS)
 
 $(B)/bin/vmpoold: $(B)/obj/supervisor/main.o $(SUPERVISOR) $(SHM)
 	$(link) $(LDLIBS)
-$(B)/bin/vmpool: $(B)/obj/shm/vmpool.o $(CLI) $(SHM)
+$(B)/bin/vmpool: $(B)/obj/shm/vmpool.o $(B)/lib/libcli.a $(SHM)
 	$(link) $(LDLIBS)
-$(B)/bin/vmpoolstat: $(B)/obj/shm/vmpoolstat.o $(CLI) $(SHM)
+$(B)/bin/vmpoolstat: $(B)/obj/shm/vmpoolstat.o $(B)/lib/libcli.a $(SHM)
 	$(link) $(LDLIBS)
+$(B)/libexec/vmpool-tree: $(B)/obj/shm/vmpooltree.o $(B)/lib/libcli.a $(SHM)
+	$(link) $(LDLIBS) $(ARCHIVE)
 $(B)/libexec/vmpool-worker: $(B)/obj/worker/main.o $(WORKER) $(KVM) $(SHM)
 	$(link) $(LDLIBS)
 
+# Each program takes what it uses.
+$(B)/lib/libcli.a: $(CLI)
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/lib/libvmpool.a: $(SHM)
 	@mkdir -p $(@D)
 	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
@@ -146,15 +158,23 @@ $(B)/lib/libtest.a: $(TEST_LIB)
 	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/tests/%: $(B)/tobj/tests/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
+# Of the commands themselves.
+$(B)/tests/unit/test_cli_%: $(B)/tobj/tests/unit/test_cli_%.o $(B)/lib/libtestcli.a $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS) $(ARCHIVE)
 $(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 $(B)/fuzz/%: $(B)/tobj/tests/fuzz/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 
-TEST_CLI := $(call tobj,$(CLI))
+$(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(B)/lib/libvmpool.a
+	$(link)
+
+$(B)/lib/libtestcli.a: $(call tobj,$(CLI))
+	@mkdir -p $(@D)
+	$(Q)rm -f $@ && echo "  AR    $@" && $(AR) rcs $@ $^
 $(B)/test/bin/vmpoold: $(B)/tobj/supervisor/main.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
-$(B)/test/bin/%: $(B)/tobj/shm/%.o $(TEST_CLI) $(B)/lib/libtest.a
+$(B)/test/bin/%: $(B)/tobj/shm/%.o $(B)/lib/libtestcli.a $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 $(B)/test/libexec/vmpool-worker: $(B)/tobj/worker/main.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)

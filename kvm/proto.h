@@ -12,9 +12,10 @@
  *      +--------+------+------+------+-----------+---------------------+
  *
  * Stream 0 is the machine itself (READY, PING, PONG, RENEW, RENEWED). Every other
- * stream is one command: the client picks an unused id, sends EXEC on it, and the stream ends
- * with exactly one EXIT or ERROR from the guest. Frames of one stream arrive in
- * the order in which they were sent.
+ * stream is one command or one file operation: the client picks an unused id, sends
+ * EXEC or FILE on it, and the stream ends with exactly one EXIT or FILE_DONE, or
+ * ERROR, from the guest. Frames of one stream arrive in the order in which they
+ * were sent.
  *
  * Flow control. STDOUT + STDERR bytes of a stream (together) and STDIN bytes of
  * a stream each have a window of PROTO_WINDOW bytes at the start. A sender
@@ -23,6 +24,11 @@
  * consumed. A sender that exceeds its window breaks the protocol.
  * At a command's time-out the guest drops what exceeds the window then: EXIT
  * needs no credit and does not wait for a reader that may never come.
+ *
+ * A file operation moves its bytes in the same frames: STDIN carries what a WRITE
+ * writes, its EOF makes the file appear; STDOUT carries what a READ reads, LIST's
+ * entries, READLINK's text. FILE_DONE says how it went, whenever that is clear: a
+ * WRITE may end before its EOF. KILL ends it (ECANCELED) and undoes a WRITE.
  *
  * Both directions are hostile to the host: the guest's kernel may forge any
  * byte. The worker checks every frame with proto_check before it acts on one.
@@ -40,6 +46,8 @@
 #define PROTO_WINDOW (16u << 10)      /* initial credit per stream and direction, bytes */
 #define PROTO_STREAMS_MAX 128u	      /* open streams of one VM, stream 0 not counted */
 #define PROTO_EXEC_MAX (2u << 20)     /* bytes of one assembled EXEC request */
+#define PROTO_PATH_MAX 4096u	      /* bytes of a path with its NUL */
+#define PROTO_NAME_MAX 255u	      /* bytes of a name in a directory */
 #define PROTO_PORT_NAME "vmpool.0"    /* virtio-console port name; /dev/vport0p1 */
 
 struct proto_hdr {
@@ -59,7 +67,7 @@ enum proto_type {
 	PROTO_KILL = 4,	  /* payload uint32: signal, sent to every process of the command */
 	PROTO_CREDIT = 5, /* payload uint32: further bytes the receiver may send; both directions */
 	PROTO_RENEW = 6,  /* stream 0; struct proto_renew; answered by one RENEWED */
-
+	PROTO_FILE = 7,	  /* struct proto_file and its strings: opens a stream */
 	PROTO_WINSIZE = 8, /* struct proto_winsize: the size of a command's terminal, from now on */
 	PROTO_VMSTAT = 9,  /* empty; opens a stream, which one VMSTATS (or ERROR) ends */
 	/* guest to host */
@@ -70,9 +78,9 @@ enum proto_type {
 	PROTO_EXIT = 36, /* struct proto_exit; ends the stream, after its last output */
 	PROTO_ERROR =
 	    37, /* struct proto_error + text; the command did not start; ends the stream */
-	PROTO_RENEWED = 38, /* stream 0; struct proto_renewed; the answer to RENEW */
-
-	PROTO_VMSTATS = 40, /* struct proto_vmstats; ends the stream that a VMSTAT has opened */
+	PROTO_RENEWED = 38,   /* stream 0; struct proto_renewed; the answer to RENEW */
+	PROTO_FILE_DONE = 39, /* struct proto_file_done; ends the stream, after its last output */
+	PROTO_VMSTATS = 40,   /* struct proto_vmstats; ends the stream that a VMSTAT has opened */
 };
 
 #define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
@@ -126,6 +134,69 @@ struct proto_vmstats {
 	uint64_t bytes_out;    /* and to it */
 	uint32_t processes;    /* kernel threads left out, the agent among them */
 	uint32_t commands;     /* open streams of commands */
+};
+
+enum proto_file_op {
+	PROTO_FILE_READ = 1,
+	PROTO_FILE_WRITE = 2,
+	PROTO_FILE_LIST = 3,   /* a struct proto_dirent and its name per entry; no "." or ".." */
+	PROTO_FILE_STAT = 4,   /* FILE_DONE has the answer */
+	PROTO_FILE_REMOVE = 5, /* a file, a link, an empty directory */
+	PROTO_FILE_RENAME = 6, /* path to other */
+	PROTO_FILE_MKDIR = 7,
+	PROTO_FILE_SETATTR = 8, /* mode, mtime */
+	PROTO_FILE_SYMLINK = 9, /* path becomes a link that says other */
+	PROTO_FILE_READLINK = 10,
+};
+
+/* Three NUL-terminated strings follow: path, other ("" where the op has no use for
+ * it) and root. With a root, paths are taken from there, cannot leave it, and no
+ * symbolic link is followed on the way; without, they are the guest's own paths,
+ * relative ones from "/". */
+struct proto_file {
+	uint32_t op;	/* enum proto_file_op */
+	uint32_t flags; /* PROTO_FILE_F_*, only those that the op knows */
+	uint32_t mode;	/* SET_MODE: permission bits, at most 07777; else 0 */
+	uint32_t mtime_nsec;
+	int64_t mtime_sec; /* SET_MTIME; else 0 */
+	uint64_t offset;   /* READ: bytes to pass over; else 0 */
+	uint64_t length;   /* READ: at most so many, 0 = to the end; else 0 */
+};
+#define PROTO_FILE_F_PARENTS \
+	0x001u			     /* WRITE, RENAME, MKDIR, SYMLINK: make the directories above; \
+					MKDIR: its being there already is fine */
+#define PROTO_FILE_F_APPEND 0x002u   /* WRITE: to the end of what is there */
+#define PROTO_FILE_F_IN_PLACE 0x004u /* WRITE: over what is there, seen while it is written */
+#define PROTO_FILE_F_EXCL 0x008u     /* WRITE, RENAME: EEXIST rather than replace */
+#define PROTO_FILE_F_SET_MODE 0x010u /* WRITE, MKDIR, SETATTR */
+#define PROTO_FILE_F_SET_MTIME 0x020u /* WRITE, SETATTR */
+#define PROTO_FILE_F_NOFOLLOW 0x040u  /* STAT, SETATTR: the link itself */
+#define PROTO_FILE_F_TREE 0x080u      /* REMOVE: a directory with all that is in it */
+#define PROTO_FILE_F_SPARSE 0x100u    /* WRITE: zeros become holes */
+
+struct proto_stat {
+	uint32_t mode; /* type and permissions, as in stat(2) */
+	uint32_t nlink;
+	uint32_t uid, gid;
+	uint64_t size;
+	uint64_t blocks; /* of 512 bytes */
+	uint64_t ino;
+	int64_t atime_sec, mtime_sec, ctime_sec;
+	uint32_t atime_nsec, mtime_nsec, ctime_nsec;
+	uint32_t zero;
+};
+
+/* Entries may begin in one frame and go on in the next. */
+struct proto_dirent {
+	struct proto_stat stat; /* of the entry itself, links not followed */
+	uint32_t name_len;	/* bytes that follow, 1..PROTO_NAME_MAX, no '/' and no NUL */
+	uint32_t zero;
+};
+
+struct proto_file_done {
+	uint32_t err; /* 0, or why not: errno, Linux x86-64 numbering */
+	uint32_t zero;
+	struct proto_stat stat; /* READ, WRITE, STAT, MKDIR, SETATTR: of the file, as it is now */
 };
 
 struct proto_ready {
@@ -190,6 +261,11 @@ _Static_assert(sizeof(struct proto_vmstats) == 72, "statistics payload");
 _Static_assert(sizeof(struct proto_exit) == 24, "exit payload");
 _Static_assert(sizeof(struct proto_renew) == 104, "renew payload");
 _Static_assert(sizeof(struct proto_renewed) == 16, "renewed payload");
+_Static_assert(sizeof(struct proto_file) == 40, "file request");
+_Static_assert(sizeof(struct proto_file) + 3 * PROTO_PATH_MAX <= PROTO_PAYLOAD_MAX, "one frame");
+_Static_assert(sizeof(struct proto_stat) == 80, "attributes");
+_Static_assert(sizeof(struct proto_dirent) == 88, "directory entry");
+_Static_assert(sizeof(struct proto_file_done) == 88, "file answer");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "x86-64 only");
 
 /* Which payload lengths a type may have, which flags, and who may send it. */
@@ -236,6 +312,11 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		guest_type = false;
 		max = 0;
 		break;
+	case PROTO_FILE:
+		guest_type = false;
+		min = sizeof(struct proto_file) + 3;
+		max = sizeof(struct proto_file) + 3 * PROTO_PATH_MAX;
+		break;
 	case PROTO_READY:
 		machine = true;
 		min = max = sizeof(struct proto_ready);
@@ -256,6 +337,7 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		min = max = sizeof(struct proto_renewed);
 		break;
 	case PROTO_VMSTATS: min = max = sizeof(struct proto_vmstats); break;
+	case PROTO_FILE_DONE: min = max = sizeof(struct proto_file_done); break;
 	default: return false;
 	}
 	return guest_type == from_guest && machine == (h->stream == 0) && h->zero == 0 &&

@@ -14,6 +14,8 @@
  *   client_vmstat.c how a VM does
  *   client_signal.c names of signals
  *   client_copy.c   snapshots and forks
+ *   client_file.c   file operations: the request, the answer, what is done in one step
+ *   client_file_io.c  ... and what takes many: reading, writing, listing
  *   client_info.c   statistics and lists
  *
  * Locks, in this order: pool->lock guards the lists of VMs; pool->sock_lock the
@@ -46,7 +48,9 @@
 #define CLIENT_BACKSTOP_MS 30000    /* an answer comes this long after a command's own deadline */
 #define CLIENT_GRANT_MIN (4u << 10) /* output credit is returned in pieces of at least this */
 #define CLIENT_SIGNAL_MAX 64
-#define CLIENT_STDIN_MAX (1ull << 30) /* credit beyond this is a forgery */
+#define CLIENT_ERRNO_MAX 4095
+#define CLIENT_FILE_WINDOW (48u << 10) /* bytes of a file under way to here: most of the ring */
+#define CLIENT_STDIN_MAX (1ull << 30)  /* credit beyond this is a forgery */
 
 struct bells {
 	int req, rsp; /* eventfds of a slot; -1 = not fetched yet */
@@ -131,10 +135,11 @@ struct vmpool_proc {
 	bool orphan;   /* no handle: whatever comes is dropped */
 	bool kill_due; /* ... and it has yet to be killed */
 	bool stdin_open;
-	struct outq in;	 /* filled by whoever drains the ring */
-	struct outq out; /* being handed out */
-	uint32_t window; /* bytes the guest may still send */
-	uint32_t owed;	 /* bytes consumed and not granted again */
+	struct outq in;	      /* filled by whoever drains the ring */
+	struct outq out;      /* being handed out */
+	uint32_t window;      /* bytes the guest may still send */
+	uint32_t window_size; /* ... when all that came is consumed and granted again */
+	uint32_t owed;	      /* bytes consumed and not granted again */
 	uint64_t stdin_credit;
 	uint64_t backstop_ns; /* no answer comes after this; UINT64_MAX = none */
 	int error;	      /* how it ended, unless with EXIT */
@@ -144,6 +149,8 @@ struct vmpool_proc {
 	char *argv0, *cwd, *user; /* for messages */
 	bool vmstat;		  /* no command: a question about the VM, and its answer */
 	struct proto_vmstats vmstats;
+	bool file; /* a file operation, not a command; last is its end */
+	struct proto_file_done done;
 };
 
 /* --- client_error.c ----------------------------------------------------------- */
@@ -225,6 +232,42 @@ int conn_check(struct vmpool_vm *vm) must_check;
 int conn_wait(struct vmpool_vm *vm, uint32_t seq, uint64_t deadline_ns) must_check;
 /* Give the VM up; the first reason stays. */
 void conn_break(struct vmpool_vm *vm, int code, const char *fmt, ...) printf_like(3, 4);
+
+/* --- client_exec.c ------------------------------------------------------------------ */
+
+/* Bytes being collected, always NUL-terminated once something was added. */
+struct collector {
+	char *buf;
+	size_t len, cap;
+};
+/* Keep what the limit allows of len bytes; 1: some was dropped; -ENOMEM. */
+int collect(struct collector *c, const void *p, size_t len, size_t limit) must_check;
+
+/* --- client_file.c ------------------------------------------------------------------ */
+
+/* One file operation; lives on its caller's stack. */
+struct file_call {
+	struct vmpool_vm *vm;
+	uint32_t op;
+	const struct vmpool_file_opts *opts; /* never NULL */
+	const char *path, *other;	     /* other: NULL = none */
+	struct vmpool_proc *proc;
+};
+/* Begin the operation, with these flags beside those that the options ask for. 0
+ * (then file_end), or an error. opts may be NULL. */
+int file_begin(struct file_call *c, struct vmpool_vm *vm, uint32_t op, uint32_t flags,
+	       const char *path, const char *other, const struct vmpool_file_opts *opts) must_check;
+/* Its next bytes: 1, and *event; 0: it has ended; or an error, of the VM, the
+ * lease, or the file. */
+int file_next(struct file_call *c, struct vmpool_event *event) must_check;
+/* How long it waits for the VM, in milliseconds, as in opts of acquire. */
+int64_t file_silence(const struct file_call *c);
+/* What a wait on it that ended with -EAGAIN or -EINTR comes to. */
+int file_wait_fail(const struct file_call *c, int r) must_check;
+/* Forget it; cancels it if it goes on. */
+void file_end(struct file_call *c);
+/* The attributes from the wire; false: no such file can exist. */
+bool file_stat_in(struct vmpool_file_stat *out, const struct proto_stat *st);
 
 /* --- client_outq.c ------------------------------------------------------------------ */
 

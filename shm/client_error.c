@@ -34,6 +34,16 @@ static const struct {
     {VMPOOL_EDRAINING, "the pool is shutting down"},
     {VMPOOL_ESTART, "VMs fail to start"},
     {VMPOOL_EPROTOCOL, "the VM broke the protocol"},
+    {VMPOOL_EFILE_NOTFOUND, "no such file in the guest"},
+    {VMPOOL_EFILE_PERM, "not permitted in the guest"},
+    {VMPOOL_EFILE_NOSPACE, "no space left in the guest"},
+    {VMPOOL_EFILE_ISDIR, "is a directory in the guest"},
+    {VMPOOL_EFILE_NOTDIR, "is not a directory in the guest"},
+    {VMPOOL_EFILE_LINKS, "too many links in the guest"},
+    {VMPOOL_EFILE_EXISTS, "exists in the guest already"},
+    {VMPOOL_EFILE_NOTEMPTY, "the directory in the guest is not empty"},
+    {VMPOOL_EFILE_READONLY, "read-only in the guest"},
+    {VMPOOL_EFILE_IO, "the guest's file system failed"},
 };
 
 const char *

@@ -216,16 +216,10 @@ vmpool_spawn(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_
 
 /* --- collecting ---------------------------------------------------------------------------- */
 
-struct collector {
-	char *buf;
-	size_t len, cap;
-};
-
-/* Keep what the limit allows; 1: some was dropped. */
-static int
-collect(struct collector *c, const struct vmpool_event *event, size_t limit)
+int
+collect(struct collector *c, const void *p, size_t len, size_t limit)
 {
-	size_t n = MIN(event->len, limit - c->len);
+	size_t n = MIN(len, limit - c->len);
 	size_t cap = c->cap;
 	char *buf;
 
@@ -238,10 +232,10 @@ collect(struct collector *c, const struct vmpool_event *event, size_t limit)
 		c->buf = buf;
 		c->cap = cap;
 	}
-	memcpy(c->buf + c->len, event->data, n);
+	memcpy(c->buf + c->len, p, n);
 	c->len += n;
 	c->buf[c->len] = '\0';
-	return n < event->len;
+	return n < len;
 }
 
 struct input {
@@ -302,8 +296,8 @@ run(struct vmpool_proc *proc, struct input *in, size_t limit, struct collector *
 		if (r < 0)
 			return r;
 		switch (event.type) {
-		case VMPOOL_STDOUT: r = collect(out, &event, limit); break;
-		case VMPOOL_STDERR: r = collect(err, &event, limit); break;
+		case VMPOOL_STDOUT: r = collect(out, event.data, event.len, limit); break;
+		case VMPOOL_STDERR: r = collect(err, event.data, event.len, limit); break;
 		case VMPOOL_EXIT:
 		case VMPOOL_TIMEOUT:
 			result->exit_code = event.exit_code;
@@ -323,7 +317,6 @@ vmpool_exec(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_e
 	    struct vmpool_result *result)
 {
 	static const struct vmpool_exec_opts none;
-	static const struct vmpool_event nothing = {.data = ""};
 	struct collector out = {.buf = NULL}, err = {.buf = NULL};
 	struct vmpool_proc *proc = NULL;
 	uint64_t start_ns = now_ns();
@@ -338,7 +331,7 @@ vmpool_exec(struct vmpool_vm *vm, const char *const *argv, const struct vmpool_e
 	limit = opts->output_limit != 0 ? opts->output_limit : OUTPUT_LIMIT;
 	in = (struct input){.p = opts->input, .left = opts->input_len, .open = opts->input != NULL};
 	/* Both results are strings even if nothing comes. */
-	if (collect(&out, &nothing, limit) < 0 || collect(&err, &nothing, limit) < 0)
+	if (collect(&out, "", 0, limit) < 0 || collect(&err, "", 0, limit) < 0)
 		r = client_fail(vm->pool, -ENOMEM, "out of memory");
 	else
 		r = start(vm, argv, opts, in.open, &proc);

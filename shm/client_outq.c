@@ -4,8 +4,8 @@
  * Runs in clients.
  *
  * Each run of bytes of one kind has a 4-byte header: its length, shifted left
- * by one, and 1 for stderr. Bytes are bounded by the command's window, so a
- * queue never exceeds 5 * PROTO_WINDOW (a header per byte).
+ * by one, and 1 for stderr. Bytes are bounded by the stream's window, so a
+ * queue never exceeds five times that (a header per byte).
  */
 #include "shm/client.h"
 

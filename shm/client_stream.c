@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
- * client_stream.c - one command's stream in a VM's channel: its id, its
- * windows, what comes on it and what is due on it. Runs in clients.
+ * client_stream.c - one command's, or file operation's, stream in a VM's channel:
+ * its id, its windows, what comes on it and what is due on it. Runs in clients.
  *
  * Output goes to the queue of the command. The guest may send only what its
  * window allows, and the window opens again as output is handed out.
@@ -42,7 +42,7 @@ proc_new(struct vmpool_vm *vm, struct vmpool_proc **out)
 	proc->vm = vm;
 	proc->stream = c->next_stream;
 	proc->open = true;
-	proc->window = PROTO_WINDOW;
+	proc->window = proc->window_size = PROTO_WINDOW;
 	proc->stdin_credit = PROTO_WINDOW;
 	proc->backstop_ns = LOCK_FOREVER;
 	proc->event_fd = proc->poll_fd = -1;
@@ -100,7 +100,7 @@ proc_orphan(struct vmpool_proc *proc)
 	proc->orphan = proc->kill_due = true;
 	proc->vm->conn->orphans++;
 	/* What was not fetched counts as consumed, or the command could not end. */
-	proc->owed = PROTO_WINDOW - proc->window;
+	proc->owed = proc->window_size - proc->window;
 	outq_fini(&proc->in);
 	outq_fini(&proc->out);
 }
@@ -158,6 +158,22 @@ receive_vmstats(struct vmpool_proc *proc, const uint8_t *payload)
 	return true;
 }
 
+static bool
+receive_done(struct vmpool_proc *proc, const uint8_t *payload)
+{
+	struct vmpool_file_stat st;
+
+	memcpy(&proc->done, payload, sizeof(proc->done));
+	if (proc->done.err > CLIENT_ERRNO_MAX || !file_stat_in(&st, &proc->done.stat))
+		return false;
+	/* Success before the last byte was sent is a lie. */
+	if (proc->done.err == 0 && proc->stdin_open)
+		return false;
+	proc->last = (struct vmpool_event){.type = VMPOOL_EXIT};
+	stream_close(proc);
+	return true;
+}
+
 static void printf_like(3, 4) refuse(struct vmpool_proc *proc, int error, const char *fmt, ...)
 {
 	va_list ap;
@@ -178,11 +194,14 @@ receive_error(struct vmpool_proc *proc, const uint8_t *payload, uint32_t len)
 
 	memcpy(&e, payload, sizeof(e));
 	client_printable(text, sizeof(text), payload + sizeof(e), len - sizeof(e));
-	reason = e.err < 4096 ? strerrordesc_np((int)e.err) : NULL;
+	reason = e.err <= CLIENT_ERRNO_MAX ? strerrordesc_np((int)e.err) : NULL;
 	if (reason == NULL)
 		reason = "unknown error";
 	if (proc->vmstat)
 		refuse(proc, VMPOOL_EGUEST, "the VM does not say how it does: %s (%s)", text,
+		       reason);
+	else if (proc->file)
+		refuse(proc, VMPOOL_EGUEST, "the VM refused the file operation: %s (%s)", text,
 		       reason);
 	else if (e.stage == PROTO_STAGE_CWD)
 		refuse(proc, VMPOOL_ECWD, "cannot enter directory \"%.100s\" in the VM: %s",
@@ -210,6 +229,9 @@ proc_receive(struct vmpool_proc *proc, const struct ring_rec *rec, const uint8_t
 	CHECK_OBJ(proc, CLIENT_PROC_MAGIC);
 	if (rec->type != PROTO_ERROR && (rec->type == PROTO_VMSTATS) != proc->vmstat)
 		return false;
+	if (proc->file ? rec->type == PROTO_STDERR || rec->type == PROTO_EXIT
+		       : rec->type == PROTO_FILE_DONE)
+		return false;
 	/* proto_check has seen to lengths. */
 	switch (rec->type) {
 	case PROTO_STDOUT: return receive_output(proc, false, payload, rec->length);
@@ -217,6 +239,7 @@ proc_receive(struct vmpool_proc *proc, const struct ring_rec *rec, const uint8_t
 	case PROTO_CREDIT: return receive_credit(proc, payload);
 	case PROTO_EXIT: return receive_exit(proc, payload);
 	case PROTO_VMSTATS: return receive_vmstats(proc, payload);
+	case PROTO_FILE_DONE: return receive_done(proc, payload);
 	case PROTO_ERROR: return receive_error(proc, payload, rec->length);
 	default: return false;
 	}

@@ -38,6 +38,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <time.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -67,6 +68,18 @@ enum vmpool_errno {
 	VMPOOL_EDRAINING = -4015,  /* the pool is shutting down and serves nobody new */
 	VMPOOL_ESTART = -4016,	   /* VMs fail to start; vmpool_error says why */
 	VMPOOL_EPROTOCOL = -4017,  /* the guest or its worker broke the protocol; release the VM */
+
+	/* Of files in the VM. vmpool_error names the file, and the guest's own errno. */
+	VMPOOL_EFILE_NOTFOUND = -4030, /* ENOENT */
+	VMPOOL_EFILE_PERM = -4031,     /* EACCES, EPERM; EXDEV: the path leads out of the root */
+	VMPOOL_EFILE_NOSPACE = -4032,  /* ENOSPC, EDQUOT */
+	VMPOOL_EFILE_ISDIR = -4033,    /* EISDIR */
+	VMPOOL_EFILE_NOTDIR = -4034,   /* ENOTDIR */
+	VMPOOL_EFILE_LINKS = -4035,    /* ELOOP, EMLINK; with a root, any symbolic link */
+	VMPOOL_EFILE_EXISTS = -4036,   /* EEXIST */
+	VMPOOL_EFILE_NOTEMPTY = -4037, /* ENOTEMPTY */
+	VMPOOL_EFILE_READONLY = -4038, /* EROFS */
+	VMPOOL_EFILE_IO = -4039, /* whatever else; EINVAL: not a regular file, or not a link */
 };
 
 /* The general text of an error number of this library (or an errno). Never NULL. */
@@ -271,6 +284,108 @@ int vmpool_proc_fd(struct vmpool_proc *proc);
 
 /* Forget the command; kills it if it still runs. NULL is fine. */
 void vmpool_proc_free(struct vmpool_proc *proc);
+
+/* Files in the VM. Paths are bytes without NUL, at most 4095; relative ones begin
+ * at "/". All calls act as the VM's root. Each is one operation of the VM's agent
+ * and waits for its answer; several threads may have many under way, beside
+ * commands, and none starves another. Errors besides the lease's: VMPOOL_EFILE_*,
+ * VMPOOL_ETIMEDOUT after opts.timeout_ms of silence, _EGUEST (too many at once),
+ * -EINTR: given up, and whether a rename, say, has happened is not known. */
+struct vmpool_file_opts {
+	const char *root;   /* a directory of the VM: paths begin there, cannot lead out of it,
+			       and may go through no symbolic link; it neither. NULL: none */
+	int64_t timeout_ms; /* the longest silence of the VM; 0: 60 s; < 0: for ever */
+	bool parents;	    /* write, rename, mkdir, symlink: make the directories above */
+	bool exclusive;	    /* write, rename: fail rather than replace */
+	bool append;	    /* write: to the end of what is there; taken back if it is cut short */
+	bool in_place;	    /* write: over what is there, not whole at once; follows links */
+	bool sparse;	    /* write: blocks of zeros become holes */
+	bool recursive;	    /* remove: a directory with all that is in it */
+	bool no_follow;	    /* stat, set_mtime: the link itself */
+	bool set_mode, set_mtime; /* write, mkdir (mode): give it these */
+	uint32_t mode;		  /* permission bits, at most 07777 */
+	struct timespec mtime;
+	uint64_t offset, length; /* read: from here, at most so many bytes (0: all) */
+	size_t limit;		 /* read_file, list_dir: bytes kept here; 0: 64 MiB */
+};
+
+struct vmpool_file_stat {
+	uint32_t mode; /* type and permission bits, as in stat(2) */
+	uint32_t nlink, uid, gid;
+	uint64_t size;
+	uint64_t blocks; /* of 512 bytes: fewer than size for a file with holes */
+	uint64_t ino;
+	struct timespec atime, mtime, ctime;
+};
+
+/* The whole of a regular file (those of /proc, too): *buf is the caller's to free,
+ * *len bytes and a NUL. -EFBIG beyond opts.limit. A file that changes meanwhile
+ * may come as a mixture. */
+int vmpool_read_file(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+		     void **buf, size_t *len);
+
+/* The same in pieces of at most 16 KiB, as they come, of any size in all. What sink
+ * returns, unless 0, ends it and is returned. *st (may be NULL): of the file, after
+ * the last byte. */
+typedef int vmpool_sink(void *arg, const void *buf, size_t len);
+int vmpool_read_file_to(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+			vmpool_sink *sink, void *arg, struct vmpool_file_stat *st);
+
+/* Write a regular file. It appears, or replaces what has its name, when it is
+ * whole and has its mode and time; a symbolic link is replaced, not followed. Until
+ * then, and if the call fails or this process dies, nothing has changed (but see
+ * append and in_place). Without opts.mode a file that is replaced passes on its mode
+ * and owner, and a new one is 0644. */
+int vmpool_write_file(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+		      const void *buf, size_t len);
+
+/* The same with bytes from source, of any number: it fills at most len bytes of buf and
+ * returns how many, 0 at the end, or an error, which undoes it all and is returned.
+ * *st (may be NULL): of the new file. */
+typedef ssize_t vmpool_source(void *arg, void *buf, size_t len);
+int vmpool_write_file_from(struct vmpool_vm *vm, const char *path,
+			   const struct vmpool_file_opts *opts, vmpool_source *source, void *arg,
+			   struct vmpool_file_stat *st);
+
+/* A directory's entries, without "." and "..", in no order: *out is an array of
+ * *count, for vmpool_list_dir_free. -EFBIG beyond opts.limit. */
+struct vmpool_dirent {
+	char *name;		    /* any bytes but '/' and NUL, never empty */
+	struct vmpool_file_stat st; /* of the entry itself, links not followed */
+};
+int vmpool_list_dir(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+		    struct vmpool_dirent **out, size_t *count);
+void vmpool_list_dir_free(struct vmpool_dirent *list, size_t count);
+
+/* The same, one by one, of any number. What fn returns, unless 0, ends it and is
+ * returned; the entry is valid during the call. */
+typedef int vmpool_entry_fn(void *arg, const struct vmpool_dirent *entry);
+int vmpool_list_dir_each(struct vmpool_vm *vm, const char *path,
+			 const struct vmpool_file_opts *opts, vmpool_entry_fn *fn, void *arg);
+
+int vmpool_stat(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+		struct vmpool_file_stat *st);
+/* 1; 0 if there is nothing of that name (or a link to nothing); or an error. */
+int vmpool_file_exists(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts);
+
+/* Remove a file, a link, an empty directory; with opts.recursive any directory,
+ * though not what is mounted in it. A failure leaves the rest. */
+int vmpool_remove_file(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts);
+/* Within one file system, as rename(2). */
+int vmpool_rename(struct vmpool_vm *vm, const char *from, const char *to,
+		  const struct vmpool_file_opts *opts);
+/* With opts.parents, a directory that is there already is fine. Mode 0755 unless given. */
+int vmpool_mkdir(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts);
+int vmpool_chmod(struct vmpool_vm *vm, const char *path, uint32_t mode,
+		 const struct vmpool_file_opts *opts);
+int vmpool_set_mtime(struct vmpool_vm *vm, const char *path, const struct timespec *mtime,
+		     const struct vmpool_file_opts *opts);
+/* path becomes a link that says target, which is not looked at. */
+int vmpool_symlink(struct vmpool_vm *vm, const char *target, const char *path,
+		   const struct vmpool_file_opts *opts);
+/* What the link says: *target is a string, the caller's to free. */
+int vmpool_readlink(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
+		    char **target);
 
 struct vmpool_hist {
 	uint64_t count, sum_ns, p50_ns, p99_ns, max_ns;

@@ -3,6 +3,8 @@
  * job.h - what clients ask of a VM: from a request ring to the guest, and the guest's
  * answers back into a response ring. READ FIRST.
  *
+ * File operations go the same way, with FILE and FILE_DONE for EXEC and EXIT.
+ *
  * The way of one command: libvmpool writes EXEC records into its request ring
  * and rings the doorbell -> job_pump checks them, opens a stream (stream.h), and passes
  * them on as frames (chan.h) -> the agent runs the command and sends frames ->

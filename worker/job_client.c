@@ -102,7 +102,7 @@ client_exec(struct job *job, struct port *port, const struct proto_hdr *hdr, str
 /* A question about the machine: one frame, and one for its answer. Its stream if it may go
  * to the guest, or NULL. */
 static struct stream *
-client_vmstat(struct job *job, struct port *port, const struct proto_hdr *hdr, struct stream *s)
+client_single(struct job *job, struct port *port, const struct proto_hdr *hdr, struct stream *s)
 {
 	if (s != NULL) {
 		job_client_broke(job, port, "reused the open stream %u", hdr->stream);
@@ -111,7 +111,8 @@ client_vmstat(struct job *job, struct port *port, const struct proto_hdr *hdr, s
 	s = stream_open(job, port, hdr->stream);
 	if (s == NULL)
 		return NULL;
-	s->vmstat = true;
+	s->vmstat = hdr->type == PROTO_VMSTAT;
+	s->file = hdr->type == PROTO_FILE;
 	if (!s->refused)
 		return s;
 	refuse(job, port, s);
@@ -129,8 +130,8 @@ client_frame(struct job *job, struct port *port, struct proto_hdr *hdr)
 		return ping_add(job, port);
 	if (hdr->type == PROTO_EXEC)
 		s = client_exec(job, port, hdr, s);
-	else if (hdr->type == PROTO_VMSTAT)
-		s = client_vmstat(job, port, hdr, s);
+	else if (hdr->type == PROTO_VMSTAT || hdr->type == PROTO_FILE)
+		s = client_single(job, port, hdr, s);
 	if (s == NULL || s->refused)
 		return false;
 	if (hdr->type == PROTO_STDIN && hdr->length > s->in_window) {

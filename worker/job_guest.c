@@ -29,6 +29,19 @@ stream_end(struct job *job, struct port *port, struct stream *s, const struct pr
 	job->open--;
 }
 
+/* May a stream of this kind have such a frame? Any can be refused by an ERROR. */
+static bool
+stream_knows(const struct stream *s, uint8_t type)
+{
+	if (type == PROTO_ERROR)
+		return true;
+	if (s->vmstat)
+		return type == PROTO_VMSTATS;
+	if (s->file)
+		return type == PROTO_STDOUT || type == PROTO_CREDIT || type == PROTO_FILE_DONE;
+	return type != PROTO_VMSTATS && type != PROTO_FILE_DONE;
+}
+
 /* Is this frame something the guest may say now? Then hdr gets the client's stream. */
 static bool
 guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
@@ -36,8 +49,7 @@ guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
 {
 	struct stream *s = port == NULL ? NULL : streams_find_guest(&port->streams, hdr->stream);
 
-	/* What is no command is answered, or refused, and nothing else. */
-	if (s == NULL || (hdr->type != PROTO_ERROR && (hdr->type == PROTO_VMSTATS) != s->vmstat))
+	if (s == NULL || !stream_knows(s, hdr->type))
 		return false;
 	hdr->stream = s->client_id;
 	switch (hdr->type) {
@@ -48,7 +60,9 @@ guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
 		s->out_window -= hdr->length;
 		return true;
 	case PROTO_CREDIT: s->in_window = stream_window(s->in_window, payload); return true;
-	default: /* EXIT, ERROR, VMSTATS */ stream_end(job, port, s, hdr, payload); return true;
+	default: /* EXIT, ERROR, VMSTATS, FILE_DONE */
+		stream_end(job, port, s, hdr, payload);
+		return true;
 	}
 }
 

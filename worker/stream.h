@@ -24,6 +24,7 @@ struct stream {
 	uint32_t client_id;    /* the client's; 0, which no client can name: the health check's */
 	bool sending;	       /* further EXEC pieces are to come */
 	bool vmstat;	       /* no command: a question about the machine */
+	bool file;	       /* no command: a file operation */
 	bool refused;	       /* the guest does not know it: an ERROR follows the last piece */
 	bool killed;	       /* its client has gone, and it was sent KILL */
 	uint32_t request_size; /* bytes of EXEC so far */

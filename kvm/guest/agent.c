@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
  * agent.c - the loop of the guest agent: one thread, one epoll instance. Each
- * turn takes in what came (events, children, frames), gives every command with
- * work one bounded turn, then writes what is queued. READ FIRST.
+ * turn takes in what came (events, children, frames), gives every command and
+ * file operation with work one bounded turn, then writes what is queued. READ FIRST.
  */
 #include "kvm/guest/agent.h"
 #include "kvm/guest/chan.h"
 #include "kvm/guest/cmd.h"
 #include "kvm/guest/exec.h"
+#include "kvm/guest/file.h"
 #include "kvm/guest/poller.h"
 #include "kvm/guest/renew.h"
+#include "kvm/guest/turn.h"
 #include "kvm/guest/vmstat.h"
 
 #include <errno.h>
@@ -114,14 +116,16 @@ set_up(const char *cgroup_dir)
 	if (r == 0)
 		r = group_init(cgroup_dir);
 	if (r == 0)
-		r = cmd_init(&chan);
+		r = cmd_init();
 	if (r != 0)
 		util_fatal("cannot set up the loop: %s", strerror(-r));
+	file_init(&chan);
 }
 
 static void
 tear_down(void)
 {
+	file_fini();
 	cmd_fini();
 	group_fini();
 }
@@ -164,24 +168,27 @@ take_signals(void)
 
 /* The host broke the protocol: end that stream, once, whatever state it is in. */
 static void
-violation(uint32_t stream, const char *text)
+violation(uint32_t stream, int err, const char *text)
 {
+	struct file *f = file_find(stream);
 	struct cmd *c = cmd_find(stream);
 
 	if (stream == 0)
 		util_fatal("channel: %s", text);
-	if (exec_refuse(stream, EPROTO, text))
+	if (exec_refuse(stream, err, text))
 		return;
 	if (c != NULL)
 		cmd_abort(c);
-	chan_put_error(&chan, stream, PROTO_STAGE_REQUEST, EPROTO, text);
+	if (f != NULL)
+		file_abort(f);
+	chan_put_error(&chan, stream, PROTO_STAGE_REQUEST, err, text);
 }
 
 static void
 kill_frame(struct cmd *c, uint32_t sig)
 {
 	if (sig >= NSIG)
-		violation(c->stream, "KILL with a signal that does not exist");
+		violation(c->stream, EPROTO, "KILL with a signal that does not exist");
 	else if (sig != 0)
 		cmd_signal(c, (int)sig);
 }
@@ -198,6 +205,42 @@ renew_frame(const uint8_t *payload)
 	chan_put(&chan, PROTO_RENEWED, 0, &done, sizeof(done));
 }
 
+/* A file operation begins; its stream must be free. */
+static void
+file_open(const struct proto_hdr *h, const uint8_t *payload)
+{
+	static const char busy[] = "the stream is in use: what ran on it was ended";
+
+	if (exec_refuse(h->stream, EBUSY, busy))
+		return;
+	if (cmd_find(h->stream) != NULL || file_find(h->stream) != NULL)
+		violation(h->stream, EBUSY, busy);
+	else if (cmd_count() + file_count() >= PROTO_STREAMS_MAX)
+		chan_put_error(&chan, h->stream, PROTO_STAGE_REQUEST, EAGAIN,
+			       "too many open streams");
+	else
+		file_request(h->stream, payload, h->length);
+}
+
+static void
+file_frame(struct file *f, const struct proto_hdr *h, const uint8_t *payload)
+{
+	bool eof = (h->flags & PROTO_F_EOF) != 0;
+	uint32_t n;
+
+	switch (h->type) {
+	case PROTO_STDIN: file_stdin(f, payload, h->length, eof); break;
+	case PROTO_CREDIT:
+		memcpy(&n, payload, sizeof(n));
+		file_credit(f, n);
+		break;
+	case PROTO_KILL: /* whatever the signal, there is nobody to catch it */
+		file_cancel(f, ECANCELED);
+		break;
+	default: break;
+	}
+}
+
 static void
 vmstat_frame(uint32_t stream)
 {
@@ -206,8 +249,8 @@ vmstat_frame(uint32_t stream)
 
 	if (exec_refuse(stream, EBUSY, "the stream is in use"))
 		return;
-	if (cmd_find(stream) != NULL) {
-		violation(stream, "the stream is in use");
+	if (cmd_find(stream) != NULL || file_find(stream) != NULL) {
+		violation(stream, EBUSY, "the stream is in use");
 		return;
 	}
 	vmstat_read(&s);
@@ -224,33 +267,13 @@ resize_frame(const struct cmd *c, const uint8_t *payload)
 }
 
 static void
-take_frame(const struct proto_hdr *h, const uint8_t *payload)
+cmd_frame(struct cmd *c, const struct proto_hdr *h, const uint8_t *payload)
 {
-	struct cmd *c;
 	uint32_t n;
 
-	if (h->type == PROTO_PING) {
-		chan_put(&chan, PROTO_PONG, 0, payload, h->length);
-		return;
-	}
-	if (h->type == PROTO_RENEW) {
-		renew_frame(payload);
-		return;
-	}
-	if (h->type == PROTO_EXEC) {
-		exec_piece(&chan, h, payload);
-		return;
-	}
-	if (h->type == PROTO_VMSTAT) {
-		vmstat_frame(h->stream);
-		return;
-	}
-	c = cmd_find(h->stream);
-	if (c == NULL)
-		return; /* it has just ended; the host does not know yet */
 	if (h->type == PROTO_STDIN) {
 		if (cmd_stdin(c, payload, h->length, (h->flags & PROTO_F_EOF) != 0) != 0)
-			violation(h->stream, "STDIN beyond the window");
+			violation(h->stream, EPROTO, "STDIN beyond the window");
 		return;
 	}
 	if (h->type == PROTO_WINSIZE) {
@@ -262,6 +285,29 @@ take_frame(const struct proto_hdr *h, const uint8_t *payload)
 		kill_frame(c, n);
 	else
 		cmd_credit(c, n);
+}
+
+static void
+take_frame(const struct proto_hdr *h, const uint8_t *payload)
+{
+	struct file *f;
+	struct cmd *c;
+
+	switch (h->type) {
+	case PROTO_PING: chan_put(&chan, PROTO_PONG, 0, payload, h->length); return;
+	case PROTO_RENEW: renew_frame(payload); return;
+	case PROTO_EXEC: exec_piece(&chan, h, payload); return;
+	case PROTO_FILE: file_open(h, payload); return;
+	case PROTO_VMSTAT: vmstat_frame(h->stream); return;
+	default: break;
+	}
+	c = cmd_find(h->stream);
+	f = c == NULL ? file_find(h->stream) : NULL;
+	/* If it is neither, it has just ended; the host does not know yet. */
+	if (c != NULL)
+		cmd_frame(c, h, payload);
+	else if (f != NULL)
+		file_frame(f, h, payload);
 }
 
 /* Read and act on frames while answers have room. False: the peer is gone. */
@@ -276,7 +322,7 @@ take_frames(void)
 		if (kind == 1)
 			take_frame(&h, payload);
 		else
-			violation(h.stream, "a frame that its type does not allow");
+			violation(h.stream, EPROTO, "a frame that its type does not allow");
 	}
 	backlog = kind > 0;
 	if (kind < 0)
@@ -291,7 +337,7 @@ next_wake(uint64_t deadline)
 {
 	bool input = backlog || chan.readable;
 
-	if (cmd_runnable() || (input && chan_has_room(&chan, ANSWER_MAX)))
+	if (turn_runnable(&chan) || (input && chan_has_room(&chan, ANSWER_MAX)))
 		return 0;
 	if (chan_pending(&chan))
 		return MIN(deadline, util_now_ns() + RETRY_NS);
@@ -325,7 +371,7 @@ loop(void)
 			take_signals();
 		if (!take_frames())
 			return 0;
-		cmd_run();
+		turn_run_all(&chan);
 		deadline = cmd_expire();
 		r = send_frames();
 		cmd_tidy();

@@ -30,37 +30,21 @@
 static struct cmd_list live = TAILQ_HEAD_INITIALIZER(live); /* with a stream, or DONE */
 static struct cmd_list spares = TAILQ_HEAD_INITIALIZER(spares);
 static struct cmd_list background = TAILQ_HEAD_INITIALIZER(background);
-static struct cmd_list queue = TAILQ_HEAD_INITIALIZER(queue);
-static unsigned nlive, nspares, nbackground, nqueue, ndone;
+static unsigned nlive, nspares, nbackground, ndone;
 static bool look_at_background; /* a process has ended since the last look */
-static struct chan *chan;
 static int null_fd = -1;
 
 static void
 enqueue(struct cmd *c)
 {
 	CHECK_OBJ(c, CMD_MAGIC);
-	if (c->queued)
-		return;
-	c->queued = true;
-	nqueue++;
-	TAILQ_INSERT_TAIL(&queue, c, turn);
-}
-
-static void
-dequeue(struct cmd *c)
-{
-	if (!c->queued)
-		return;
-	c->queued = false;
-	nqueue--;
-	TAILQ_REMOVE(&queue, c, turn);
+	turn_queue(&c->turn);
 }
 
 void
 cmd_pipe_event(struct source *s)
 {
-	struct cmd_pipe *p = source_owner(s, struct cmd_pipe, src);
+	struct cmd_pipe *p = owner_of(s, struct cmd_pipe, src);
 
 	p->ready = true;
 	if (p->cmd->state != CMD_SPARE)
@@ -70,7 +54,7 @@ cmd_pipe_event(struct source *s)
 static void
 cmd_free(struct cmd *c)
 {
-	assert(!c->queued);
+	assert(!c->turn.queued);
 	pipes_close(c);
 	group_free(&c->group);
 	free(c->in_buf);
@@ -98,6 +82,18 @@ make_spare(struct cmd *c)
 	return 0;
 }
 
+static bool
+run_turn(struct turn *t, struct chan *to)
+{
+	struct cmd *c = owner_of(t, struct cmd, turn);
+	bool more = pump_turn(c, to);
+
+	if (c->state != CMD_DONE)
+		return more;
+	ndone++;
+	return false;
+}
+
 static int
 add_spare(void)
 {
@@ -107,6 +103,7 @@ add_spare(void)
 	if (c == NULL)
 		return -ENOMEM;
 	c->magic = CMD_MAGIC;
+	c->turn.run = run_turn;
 	c->in.fd = c->in.child_fd = -1;
 	c->out[0].fd = c->out[0].child_fd = c->out[1].fd = c->out[1].child_fd = -1;
 	r = group_new(&c->group);
@@ -125,9 +122,8 @@ add_spares(unsigned min)
 }
 
 int
-cmd_init(struct chan *c)
+cmd_init(void)
 {
-	chan = c;
 	null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	if (null_fd < 0)
 		return -errno;
@@ -288,7 +284,7 @@ to_background(struct cmd *c)
 	if (nbackground == BACKGROUND_MAX) {
 		TAILQ_REMOVE(&background, oldest, list);
 		nbackground--;
-		dequeue(oldest);
+		turn_cancel(&oldest->turn);
 		cmd_free(oldest);
 	}
 	TAILQ_REMOVE(&live, c, list);
@@ -353,30 +349,6 @@ cmd_expire(void)
 	return next;
 }
 
-bool
-cmd_runnable(void)
-{
-	return nqueue > 0 && chan_has_data_room(chan);
-}
-
-void
-cmd_run(void)
-{
-	unsigned n = nqueue;
-	struct cmd *c;
-
-	while (n-- > 0 && cmd_runnable()) {
-		c = TAILQ_FIRST(&queue);
-		dequeue(c);
-		if (pump_turn(c, chan))
-			enqueue(c);
-		if (c->state == CMD_DONE) {
-			dequeue(c);
-			ndone++;
-		}
-	}
-}
-
 /* Nothing is left of it but its group, unless processes are. */
 static bool
 is_over(struct cmd *c)
@@ -390,7 +362,7 @@ is_over(struct cmd *c)
 static void
 put_away(struct cmd *c)
 {
-	dequeue(c);
+	turn_cancel(&c->turn);
 	pipes_close(c);
 	util_freep(&c->in_buf);
 	if (c->group.fd < 0 || c->single_use || nspares >= SPARES_HIGH)
@@ -452,7 +424,7 @@ cmd_fini(void)
 	for (i = 0; i < ARRAY_SIZE(all); i++) {
 		while ((c = TAILQ_FIRST(all[i])) != NULL) {
 			TAILQ_REMOVE(all[i], c, list);
-			dequeue(c);
+			turn_cancel(&c->turn);
 			cmd_free(c);
 		}
 	}

@@ -21,6 +21,7 @@
 #include "kvm/guest/group.h"
 #include "kvm/guest/poller.h"
 #include "kvm/guest/spawn.h"
+#include "kvm/guest/turn.h"
 #include "kvm/guest/util.h"
 
 #include <sys/queue.h>
@@ -41,8 +42,7 @@ struct cmd {
 	unsigned magic;
 	enum cmd_state state;
 	TAILQ_ENTRY(cmd) list; /* in the list of its kind */
-	TAILQ_ENTRY(cmd) turn; /* in the queue of those with work to do */
-	bool queued;
+	struct turn turn;
 	uint32_t stream;
 	struct group group;
 	pid_t pid;
@@ -66,8 +66,8 @@ struct cmd {
 
 TAILQ_HEAD(cmd_list, cmd);
 
-/* All commands write to c. 0 or -errno. Call once, first. */
-int cmd_init(struct chan *c) must_check;
+/* 0 or -errno. Call once, first. */
+int cmd_init(void) must_check;
 
 /* Kill everything, wait for it, remove the cgroups. Blocks. */
 void cmd_fini(void);
@@ -103,12 +103,6 @@ uint64_t cmd_expire(void);
 
 /* Something can be read from or written to a pipe: its event (pipes.c). */
 void cmd_pipe_event(struct source *s);
-
-/* Give each command with work to do one turn: bounded bytes, in rotation, as
- * far as the channel has room. */
-void cmd_run(void);
-/* Is there work that cmd_run could do at once? */
-bool cmd_runnable(void);
 
 /* After the host has been answered: put ended commands away, keep some spares. */
 void cmd_tidy(void);

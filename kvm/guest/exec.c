@@ -5,6 +5,7 @@
  */
 #include "kvm/guest/exec.h"
 #include "kvm/guest/cmd.h"
+#include "kvm/guest/file.h"
 #include "kvm/guest/request.h"
 #include "kvm/guest/spawn.h"
 
@@ -200,15 +201,19 @@ run(struct chan *c, uint32_t stream, const uint8_t *bytes, size_t len)
 static const char *
 admit(uint32_t stream, int *err)
 {
+	struct file *file = file_find(stream);
 	struct cmd *old = cmd_find(stream);
 
-	if (old != NULL) {
+	if (old != NULL)
 		cmd_abort(old);
+	if (file != NULL)
+		file_abort(file);
+	if (old != NULL || file != NULL) {
 		*err = EBUSY;
-		return "the stream is in use: its command was killed";
+		return "the stream is in use: what ran on it was ended";
 	}
 	*err = EAGAIN;
-	return cmd_count() >= PROTO_STREAMS_MAX ? "too many open streams" : NULL;
+	return cmd_count() + file_count() >= PROTO_STREAMS_MAX ? "too many open streams" : NULL;
 }
 
 static void

@@ -14,9 +14,6 @@ struct source {
 	void (*event)(struct source *s);
 };
 
-/* The struct of this type that holds the source. */
-#define source_owner(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
-
 /* 0 or -errno. */
 int poller_init(void) must_check;
 

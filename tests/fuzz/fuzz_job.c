@@ -132,6 +132,8 @@ any_type(void)
 					PROTO_WINSIZE,
 					PROTO_VMSTAT,
 					PROTO_VMSTATS,
+					PROTO_FILE,
+					PROTO_FILE_DONE,
 					0,
 					255};
 
@@ -150,7 +152,9 @@ any_length(uint8_t type)
 					    [PROTO_PING] = 8,
 					    [PROTO_READY] = sizeof(struct proto_ready),
 					    [PROTO_ERROR] = 20,
-					    [PROTO_PONG] = 8};
+					    [PROTO_PONG] = 8,
+					    [PROTO_FILE] = sizeof(struct proto_file) + 8,
+					    [PROTO_FILE_DONE] = sizeof(struct proto_file_done)};
 
 	if (right[type] != 0 && !fuzz_one_in(dice, 1000))
 		return right[type];
@@ -172,7 +176,7 @@ any_stream(uint8_t type)
 static void
 guest_says(void)
 {
-	uint8_t type = fuzz_one_in(dice, 500) ? any_type() : PROTO_PONG + fuzz_below(dice, 5);
+	uint8_t type = fuzz_one_in(dice, 500) ? any_type() : PROTO_PONG + fuzz_below(dice, 7);
 	struct proto_hdr hdr = {
 	    .type = type, .length = any_length(type), .stream = any_stream(type)};
 	size_t payload = MIN(hdr.length, PROTO_PAYLOAD_MAX);
@@ -206,7 +210,7 @@ static void
 client_says(struct ring *req)
 {
 	static uint8_t payload[RING_PAYLOAD_MAX];
-	uint8_t type = fuzz_one_in(dice, 500) ? any_type() : PROTO_PING + fuzz_below(dice, 5);
+	uint8_t type = fuzz_one_in(dice, 500) ? any_type() : PROTO_PING + fuzz_below(dice, 7);
 	uint32_t any = any_length(type), length = MIN(any, RING_PAYLOAD_MAX);
 	struct ring_rec rec = {
 	    .type = type,

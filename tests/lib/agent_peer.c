@@ -360,6 +360,19 @@ peer_sh(struct peer *p, uint32_t stream, const char *script, uint32_t flags)
 }
 
 void
+peer_file(struct peer *p, uint32_t stream, const struct peer_file *f)
+{
+	const char *strings[] = {f->path, f->other, f->root};
+	unsigned char bytes[sizeof(f->head) + 3 * (PROTO_PATH_MAX + 1)];
+	size_t at = sizeof(f->head), i;
+
+	memcpy(bytes, &f->head, sizeof(f->head));
+	for (i = 0; i < 3; i++)
+		at = add_string(bytes, at, strings[i] != NULL ? strings[i] : "");
+	peer_send(p, PROTO_FILE, 0, stream, bytes, at);
+}
+
+void
 peer_grant(struct peer *p, uint32_t stream, uint32_t bytes)
 {
 	peer_send(p, PROTO_CREDIT, 0, stream, &bytes, sizeof(bytes));
@@ -382,6 +395,7 @@ peer_stdin(struct peer *p, uint32_t stream, const void *bytes, size_t len, bool 
 		while ((room = PROTO_WINDOW + r->in_given - r->in_spent) == 0 && r->ends == 0)
 			assert_true(peer_step(p, PEER_TIMEOUT_MS));
 		n = len < room ? len : room;
+		n = n < PROTO_PAYLOAD_MAX ? n : PROTO_PAYLOAD_MAX;
 		peer_send(p, PROTO_STDIN, eof && n == len ? PROTO_F_EOF : 0, stream, at, n);
 		r->in_spent += n;
 		at += n;
@@ -435,6 +449,11 @@ take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 		break;
 	case PROTO_VMSTATS:
 		memcpy(&r->stats, bytes, sizeof(r->stats));
+		r->ends++;
+		break;
+	case PROTO_FILE_DONE:
+		memcpy(&r->done, bytes, sizeof(r->done));
+		r->filed = true;
 		r->ends++;
 		break;
 	default:

@@ -23,9 +23,11 @@ struct peer_run {
 	bool no_grant;	 /* set it to make the reader stop: no CREDIT is sent */
 	size_t in_spent; /* STDIN bytes sent */
 	size_t in_given; /* CREDIT received */
-	unsigned ends;	 /* EXIT + ERROR + VMSTATS frames: 1 when all is well */
+	unsigned ends;	 /* EXIT + FILE_DONE + ERROR + VMSTATS frames: 1 when all is well */
 	bool exited;	 /* it was an EXIT */
 	struct proto_exit exit;
+	bool filed; /* it was a FILE_DONE */
+	struct proto_file_done done;
 	struct proto_error error;
 	char text[257];		    /* of the ERROR */
 	struct proto_vmstats stats; /* of the VMSTATS */
@@ -53,6 +55,11 @@ struct peer_exec {
 	const char *cwd, *user;	  /* NULL = "" */
 	uint32_t timeout_ms, flags;
 	struct proto_exec want; /* its umask, limits, rows and cols count */
+};
+
+struct peer_file {
+	struct proto_file head;
+	const char *path, *other, *root; /* NULL = "" */
 };
 
 /* The agent's program: $VMPOOL_TEST_AGENT, else build/guest/agent. */
@@ -85,6 +92,9 @@ unsigned char *peer_encode(const struct peer_exec *e, size_t *len);
 void peer_exec(struct peer *p, uint32_t stream, const struct peer_exec *e);
 /* The same for sh -c script. */
 void peer_sh(struct peer *p, uint32_t stream, const char *script, uint32_t flags);
+
+/* A FILE request, as it is. */
+void peer_file(struct peer *p, uint32_t stream, const struct peer_file *f);
 
 /* Send bytes to its stdin as the credit allows, handling what comes meanwhile. */
 void peer_stdin(struct peer *p, uint32_t stream, const void *bytes, size_t len, bool eof);

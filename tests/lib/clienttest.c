@@ -30,6 +30,19 @@ setup_vm(void **state)
 }
 
 int
+setup_agent(void **state)
+{
+	struct fixture *f = calloc(1, sizeof(*f));
+
+	AN(f);
+	fakepool_open_agents(&f->fp, "default", 1);
+	AZ(vmpool_attach(&f->pool, NULL));
+	AZ(vmpool_acquire(f->pool, NULL, &f->vm));
+	*state = f;
+	return 0;
+}
+
+int
 teardown(void **state)
 {
 	struct fixture *f = *state;

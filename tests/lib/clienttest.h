@@ -25,10 +25,12 @@ struct fixture {
 	struct vmpool_vm *vm;
 };
 
-/* setup_pool: 3 idle VMs, attached; setup_vm: one of them leased. The teardown
- * gives back what is still held. */
+/* setup_pool: 3 idle VMs, attached; setup_vm: one of them leased; setup_agent: the
+ * same, and it is the real agent on this host. The teardown gives back what is still
+ * held. */
 int setup_pool(void **state);
 int setup_vm(void **state);
+int setup_agent(void **state);
 int teardown(void **state);
 
 #define ARGV(...) ((const char *const[]){__VA_ARGS__, NULL})

@@ -71,6 +71,12 @@ respond(struct fake_worker *w, uint32_t stream, uint8_t type, const void *p, siz
 	respond_tagged(w, lease_tag(w), stream, type, p, len);
 }
 
+void
+fakeguest_respond(struct fake_worker *w, uint32_t stream, uint8_t type, const void *p, size_t len)
+{
+	respond(w, stream, type, p, len);
+}
+
 static void
 send_exit(struct fake_worker *w, struct fake_stream *s, uint32_t code, uint32_t sig, bool timed_out)
 {
@@ -201,6 +207,14 @@ script_badtype(struct fake_worker *w, struct fake_stream *s)
 }
 
 static void
+script_filedone(struct fake_worker *w, struct fake_stream *s)
+{
+	const struct proto_file_done done = {.err = 0};
+
+	respond(w, s->id, PROTO_FILE_DONE, &done, sizeof(done));
+}
+
+static void
 script_badpos(struct fake_worker *w, struct fake_stream *s)
 {
 	(void)s;
@@ -276,6 +290,7 @@ static const struct {
     {"flood", script_flood},	   {"both", script_both},	{"dump", script_dump},
     {"cat", script_wait},	   {"sink", script_wait},	{"deaf", script_wait},
     {"sleep", script_wait},	   {"mute", script_wait},	{"stubborn", script_flood},
+    {"filedone", script_filedone},
 };
 
 /* The next piece of a long output; returns its length. */
@@ -452,6 +467,10 @@ on_request(struct fake_worker *w, const struct ring_rec *rec)
 	}
 	if (rec->type == PROTO_EXEC) {
 		on_exec(w, rec);
+		return;
+	}
+	if (rec->type == PROTO_FILE) {
+		fakefile_request(w, rec);
 		return;
 	}
 	s = stream_find(w, rec->stream);

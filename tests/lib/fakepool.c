@@ -49,7 +49,7 @@ worker_serve(struct fake_worker *w, struct fakepool *fp, uint32_t slot, struct s
 	w->running = true;
 	ring_init_consumer(&w->req, &w->chan->req, w->chan->req_data);
 	ring_init_producer(&w->rsp, &w->chan->rsp, w->chan->rsp_data);
-	AZ(pthread_create(&w->thread, NULL, fakeguest_run, w));
+	AZ(pthread_create(&w->thread, NULL, fp->body, w));
 }
 
 static void
@@ -340,8 +340,8 @@ open_socket(struct fakepool *fp)
 	AZ(listen(fp->listen_fd, 16));
 }
 
-void
-fakepool_open(struct fakepool *fp, const char *name, unsigned idle)
+static void
+open_with(struct fakepool *fp, const char *name, unsigned idle, void *(*body)(void *))
 {
 	const struct seg_params params = {.name = name,
 					  .accel = "tcg",
@@ -354,6 +354,7 @@ fakepool_open(struct fakepool *fp, const char *name, unsigned idle)
 	char err[256];
 
 	memset(fp, 0, sizeof(*fp));
+	fp->body = body;
 	(void)snprintf(fp->name, sizeof(fp->name), "%s", name);
 	AZ(pthread_mutex_init(&fp->lock, NULL));
 	AZ(seg_create(&fp->seg, &params, err, sizeof(err)));
@@ -373,6 +374,18 @@ fakepool_open(struct fakepool *fp, const char *name, unsigned idle)
 	AZ(eventfd_read(fp->control, &value)); /* it holds the lifeline */
 	for (unsigned i = 0; i < idle; i++)
 		fakepool_add_vm(fp);
+}
+
+void
+fakepool_open(struct fakepool *fp, const char *name, unsigned idle)
+{
+	open_with(fp, name, idle, fakeguest_run);
+}
+
+void
+fakepool_open_agents(struct fakepool *fp, const char *name, unsigned idle)
+{
+	open_with(fp, name, idle, fakeagent_run);
 }
 
 static void

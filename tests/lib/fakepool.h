@@ -18,6 +18,11 @@
  *   cheat                 exceeds its window; credit: grants 4 GiB of stdin
  *   badexit, badtype      nonsense; badpos: the ring's tail is moved
  *   stale, stranger, late records of another lease, of no stream, after the end
+ *   filedone              ends like a file operation
+ * The path of a file operation chooses as well: see fakefile.c.
+ *
+ * Instead, each worker can be the real thing (worker/job.c) with the real agent,
+ * which runs here and not in a VM: fakepool_open_agents.
  */
 #ifndef VMPOOL_TESTS_FAKEPOOL_H
 #define VMPOOL_TESTS_FAKEPOOL_H
@@ -60,6 +65,7 @@ struct fake_worker {
 
 struct fakepool {
 	struct seg *seg;
+	void *(*body)(void *worker); /* of a worker's thread */
 	char dir[64], path[108], name[64];
 	int listen_fd, door, control;
 	struct {
@@ -87,6 +93,7 @@ struct fakepool {
 /* A pool NAME in a fresh runtime directory ($VMPOOL_RUNDIR is set), with `idle`
  * of FAKE_SLOTS slots idle. Asserts that it works. */
 void fakepool_open(struct fakepool *fp, const char *name, unsigned idle);
+void fakepool_open_agents(struct fakepool *fp, const char *name, unsigned idle);
 void fakepool_close(struct fakepool *fp);
 
 /* The supervisor dies as by SIGKILL. */
@@ -102,7 +109,15 @@ void fakepool_sever(struct fakepool *fp, uint32_t slot);
 /* A further VM becomes idle (in an empty slot). */
 void fakepool_add_vm(struct fakepool *fp);
 
-/* fakeguest.c: the worker's thread. */
+/* fakeguest.c: the worker's thread; and a record for its client. */
 void *fakeguest_run(void *worker);
+void fakeguest_respond(struct fake_worker *w, uint32_t stream, uint8_t type, const void *p,
+		       size_t len);
+
+/* fakefile.c: a file operation has come. */
+void fakefile_request(struct fake_worker *w, const struct ring_rec *rec);
+
+/* fakeagent.c: the same with job.c and an agent. Pausing does not work there. */
+void *fakeagent_run(void *worker);
 
 #endif

@@ -160,6 +160,24 @@ jobtest_teardown(void **state)
 }
 
 uint32_t
+start_file(struct fixture *f, struct peer *peer, uint32_t stream)
+{
+	struct {
+		struct proto_file file;
+		char strings[8];
+	} req = {{.op = PROTO_FILE_READ}, "/etc"};
+	size_t off = fake.to_len;
+	struct proto_hdr hdr;
+
+	assert_int_equal(client_says(peer, PROTO_FILE, 0, stream, &req, sizeof(req.file) + 7), 0);
+	pump_all(f);
+	assert_string_equal(f->job->failure, "");
+	memcpy(&hdr, fake.to_guest + off, sizeof(hdr));
+	assert_int_equal(hdr.type, PROTO_FILE);
+	return hdr.stream;
+}
+
+uint32_t
 start_command(struct fixture *f, struct peer *peer, uint32_t stream, uint32_t timeout_ms)
 {
 	struct {

@@ -303,6 +303,7 @@ hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 {
 	const struct proto_renewed renewed = {.wall_ns = chan_wall_ns()};
 	const struct proto_vmstats stats = {.processes = 1};
+	const struct proto_file_done no_files = {.err = ENOSYS};
 	struct stream *s = hdr->stream == 0 ? NULL : stream_find(m, hdr->stream);
 	uint32_t value = 0;
 
@@ -316,6 +317,8 @@ hear(struct machine *m, const struct proto_hdr *hdr, const uint8_t *payload)
 		say(m, PROTO_VMSTATS, hdr->stream, &stats, sizeof(stats));
 	else if (hdr->type == PROTO_EXEC)
 		hear_exec(m, hdr, payload);
+	else if (hdr->type == PROTO_FILE)
+		say(m, PROTO_FILE_DONE, hdr->stream, &no_files, sizeof(no_files));
 	else if (s == NULL)
 		return; /* it has ended meanwhile */
 	else if (hdr->type == PROTO_STDIN)

@@ -35,6 +35,30 @@ test_command_there_and_back(void **state)
 }
 
 static void
+test_file_there_and_back(void **state)
+{
+	struct fixture *f = *state;
+	struct proto_file_done done = {.err = 2};
+	uint8_t payload[RING_PAYLOAD_MAX];
+	struct ring_rec rec;
+	uint32_t id = start_file(f, &f->holder, 5);
+
+	assert_int_equal(job_deadline(f->job), 0);
+	guest_says(PROTO_STDOUT, id, "hello", 5);
+	guest_says(PROTO_FILE_DONE, id, &done, sizeof(done));
+	pump_all(f);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
+	assert_int_equal(rec.type, PROTO_STDOUT);
+	assert_int_equal(ring_read(&f->holder.rsp, &rec, payload), 1);
+	assert_int_equal(rec.stream, 5);
+	assert_int_equal(rec.type, PROTO_FILE_DONE);
+	assert_int_equal(rec.length, sizeof(done));
+	assert_int_equal(f->job->open, 0);
+	/* It is no command. */
+	assert_int_equal(atomic_load(&f->seg->chan[1].counter[C_exec_count]), 0);
+}
+
+static void
 test_stale_lease_is_dropped(void **state)
 {
 	struct fixture *f = *state;
@@ -205,17 +229,85 @@ test_guest_that_does_not_read_loses_nothing(void **state)
 	assert_string_equal(f->job->failure, "");
 }
 
+/* What a client may not say, with a command on stream 5 and a file on stream 7. */
+static const struct {
+	const char *says;
+	uint8_t type;
+	uint32_t stream, length;
+} misused[] = {
+    {"input window", PROTO_STDIN, 5, PROTO_WINDOW},
+    {"input window", PROTO_STDIN, 7, PROTO_WINDOW},
+    {"reused the open stream 5", PROTO_FILE, 5, 60},
+    {"reused the open stream 7", PROTO_FILE, 7, 60},
+    {"reused the open stream 7", PROTO_EXEC, 7, sizeof(struct proto_exec) + 4},
+    {"malformed", PROTO_FILE, 9, sizeof(struct proto_file)},
+    {"malformed", PROTO_FILE, 0, 60},
+    {"malformed", PROTO_FILE_DONE, 7, sizeof(struct proto_file_done)},
+};
+
 static void
 test_client_violations_end_the_vm(void **state)
 {
 	static const uint8_t zeros[RING_PAYLOAD_MAX];
-	struct fixture *f = *state;
+	void *inner = *state;
 
-	start_command(f, &f->holder, 5, 0);
-	assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, PROTO_WINDOW), 0);
-	assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, 1), 0);
-	pump_all(f);
-	assert_non_null(strstr(f->job->failure, "input window"));
+	for (size_t i = 0; i < ARRAY_SIZE(misused); i++) {
+		struct fixture *f = inner;
+
+		start_command(f, &f->holder, 5, 0);
+		start_file(f, &f->holder, 7);
+		assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, 1), 0);
+		assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 7, zeros, 1), 0);
+		pump_all(f);
+		assert_string_equal(f->job->failure, "");
+		assert_int_equal(client_says(&f->holder, misused[i].type, 0, misused[i].stream,
+					     zeros, misused[i].length),
+				 0);
+		pump_all(f);
+		if (strstr(f->job->failure, misused[i].says) == NULL)
+			fail_msg("row %zu: %s", i, f->job->failure);
+		(void)jobtest_teardown(&inner);
+		assert_int_equal(jobtest_setup(&inner), 0);
+	}
+	*state = inner;
+}
+
+/* What a guest may not say of a file, and of a command. */
+static const struct {
+	const char *name;
+	uint8_t type;
+	bool file;
+	uint32_t length;
+} forged_files[] = {
+    {"a file's end for a command", PROTO_FILE_DONE, false, sizeof(struct proto_file_done)},
+    {"a command's end for a file", PROTO_EXIT, true, sizeof(struct proto_exit)},
+    {"stderr of a file", PROTO_STDERR, true, 1},
+    {"statistics of a file", PROTO_VMSTATS, true, sizeof(struct proto_vmstats)},
+    {"more of a file than the window", PROTO_STDOUT, true, PROTO_WINDOW + 1},
+    {"a file's end of the wrong size", PROTO_FILE_DONE, true, sizeof(struct proto_file_done) - 1},
+    {"a request of the host", PROTO_FILE, true, sizeof(struct proto_file) + 3},
+};
+
+static void
+test_forged_file_frames_end_the_vm(void **state)
+{
+	static const uint8_t zeros[PROTO_PAYLOAD_MAX];
+	void *inner = *state;
+
+	for (size_t i = 0; i < ARRAY_SIZE(forged_files); i++) {
+		struct fixture *f = inner;
+		uint32_t command = start_command(f, &f->holder, 5, 0);
+		uint32_t file = start_file(f, &f->holder, 7);
+
+		guest_says(forged_files[i].type, forged_files[i].file ? file : command, zeros,
+			   forged_files[i].length);
+		pump_all(f);
+		if (f->job->failure[0] == '\0')
+			fail_msg("not refused: %s", forged_files[i].name);
+		(void)jobtest_teardown(&inner);
+		assert_int_equal(jobtest_setup(&inner), 0);
+	}
+	*state = inner;
 }
 
 static void
@@ -421,6 +513,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 	    TEST(test_command_there_and_back),
+	    TEST(test_file_there_and_back),
 	    TEST(test_stale_lease_is_dropped),
 	    TEST(test_worker_ping_needs_no_guest),
 	    TEST(test_forged_frames_end_the_vm),
@@ -429,6 +522,7 @@ main(void)
 	    TEST(test_full_response_ring_stops_the_guest),
 	    TEST(test_guest_that_does_not_read_loses_nothing),
 	    TEST(test_client_violations_end_the_vm),
+	    TEST(test_forged_file_frames_end_the_vm),
 	    TEST(test_too_many_streams),
 	    TEST(test_backstop_comes_after_the_guests_own_deadline),
 	    TEST(test_frames_for_ended_streams_are_dropped),

@@ -1,0 +1,100 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * cli_file.h - what the commands on files of a VM share.
+ */
+#ifndef VMPOOL_CLI_FILE_H
+#define VMPOOL_CLI_FILE_H
+
+#include "shm/cli/cli_vm.h"
+
+/* Options that all of them have; CLI_FILE_OPTIONS are their rows. */
+struct cli_file_args {
+	const char *root;
+	int64_t wait_ms;
+};
+#define CLI_FILE_ARGS \
+	{ \
+		.wait_ms = 60000 \
+	}
+#define CLI_FILE_OPTIONS(args) \
+	{0,	     "root", \
+	 "DIR",	     "take paths from this directory of the VM, and let none lead out", \
+	 CLI_STRING, &(args)->root}, \
+	{ \
+		0, "wait", "SECS", "wait at most SECS for a VM (default: 60)", CLI_SECONDS, \
+		    &(args)->wait_ms \
+	}
+
+/* The VM that a command on files works on: get it, or say why not: 0 or CLI_FAILED. */
+int cli_file_vm(struct cli_vm *v, const char *pool, const struct cli_file_args *args);
+void cli_file_vm_end(struct cli_vm *v);
+
+/* Octal permission bits; false: they are none. */
+bool cli_file_mode(const char *text, uint32_t *mode);
+
+/* The last name of a path, or NULL if it has none that could be one here. */
+const char *cli_file_name(const char *path, char *buf, size_t len);
+
+/* A path of the VM to put src at: path itself, or, if that ends in a slash, src's name
+ * in there. NULL: there is no such name, or no memory for it. Freed by the caller. */
+char *cli_file_target(const char *path, const char *src);
+
+/* MiB of an option to bytes; NULL: 0. False: it is no number. */
+bool cli_file_limit(const char *text, uint64_t *bytes);
+
+/* --- a file of this host being made: cli_file_host.c ----------------------------------- */
+
+/* It has no name until it is whole, so that whatever ends this program leaves nothing.
+ * What is not a regular file (a pipe, a device, standard output) is written directly. */
+struct host_file {
+	int fd;
+	const char *path; /* for messages */
+	bool direct, sparse;
+	int dir_fd; /* where it will be */
+	char name[256], temp[32];
+	uint64_t size; /* bytes taken */
+	int error;     /* errno of what failed here; 0 = nothing */
+};
+/* "-" is standard output. 0, or -errno with one line said. */
+int host_file_open(struct host_file *h, const char *path, bool sparse);
+/* Add bytes; -errno, also in h->error. */
+int host_file_write(struct host_file *h, const void *buf, size_t len);
+/* Give it mode and time (NULL: leave them) and its name. -errno as above. */
+int host_file_commit(struct host_file *h, const struct vmpool_file_stat *st);
+/* Whatever became of it. */
+void host_file_close(struct host_file *h);
+
+/* --- progress on a terminal: cli_progress.c ---------------------------------------------- */
+
+struct progress {
+	const char *what;
+	uint64_t total; /* bytes; 0 = not known */
+	uint64_t done, start_ns, drawn_ns;
+	bool on, shown;
+};
+/* Nothing is drawn in the first second, nor when stderr is no terminal. */
+void progress_init(struct progress *p, const char *what, uint64_t total, bool quiet);
+void progress_add(struct progress *p, uint64_t bytes);
+void progress_end(struct progress *p);
+
+/* --- trees ------------------------------------------------------------------------------- */
+
+/* What vmpool-tree is asked to do. It is a program of its own for the libraries that it
+ * brings along; vmpool becomes it for -r. */
+struct tree_args {
+	struct cli_file_args file; /* root is not used */
+	bool parents, quiet;
+	uint64_t limit; /* get: bytes taken from the VM; 0 = any number */
+};
+/* Become it, to copy a directory from or to a VM; the exit status if that fails. */
+int cli_tree_exec(const char *command, const char *pool, const struct tree_args *args,
+		  const char *from, const char *to);
+
+/* cli_tree.c, in vmpool-tree: a directory of the host with all that is in it to one of the
+ * VM, and back; the target must not be there, or be empty. The exit status. */
+int cli_tree_put(struct cli_vm *v, const char *host, const char *guest,
+		 const struct tree_args *args);
+int cli_tree_get(struct cli_vm *v, const char *guest, const char *host,
+		 const struct tree_args *args);
+
+#endif
