@@ -283,7 +283,7 @@ static const struct {
     {"a command's end for a file", PROTO_EXIT, true, sizeof(struct proto_exit)},
     {"stderr of a file", PROTO_STDERR, true, 1},
     {"statistics of a file", PROTO_VMSTATS, true, sizeof(struct proto_vmstats)},
-    {"more of a file than the window", PROTO_STDOUT, true, PROTO_WINDOW + 1},
+    {"more of a file than the window", PROTO_STDOUT, true, PROTO_WINDOW},
     {"a file's end of the wrong size", PROTO_FILE_DONE, true, sizeof(struct proto_file_done) - 1},
     {"a request of the host", PROTO_FILE, true, sizeof(struct proto_file) + 3},
 };
@@ -299,6 +299,7 @@ test_forged_file_frames_end_the_vm(void **state)
 		uint32_t command = start_command(f, &f->holder, 5, 0);
 		uint32_t file = start_file(f, &f->holder, 7);
 
+		guest_says(PROTO_STDOUT, file, zeros, 1);
 		guest_says(forged_files[i].type, forged_files[i].file ? file : command, zeros,
 			   forged_files[i].length);
 		pump_all(f);
