@@ -4,7 +4,7 @@
  * people; a program of its own because libarchive and what that needs would cost
  * every other command the time to load them.
  *
- * Usage: vmpool-tree put|get POOL WAIT_MS parents|"" quiet|"" LIMIT FROM TO
+ * Usage: vmpool-tree put|get POOL|"" WAIT_MS parents|"" quiet|"" LIMIT FROM TO
  */
 #include "shm/cli/cli_file.h"
 
@@ -27,9 +27,7 @@ main(int argc, char **argv)
 	args.parents = strcmp(argv[4], "parents") == 0;
 	args.quiet = strcmp(argv[5], "quiet") == 0;
 	args.limit = strtoull(argv[6], NULL, 10);
-	/* Which pool a lease is of has been looked at by vmpool. */
-	status =
-	    cli_file_vm(&v, getenv(CLI_VM_LEASE) != NULL ? cli_default_pool : argv[2], &args.file);
+	status = cli_file_vm(&v, argv[2][0] == '\0' ? cli_default_pool : argv[2], &args.file);
 	if (status != 0)
 		return status;
 	if (strcmp(argv[1], "put") == 0)

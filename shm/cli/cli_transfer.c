@@ -28,10 +28,11 @@ cli_tree_exec(const char *command, const char *pool, const struct tree_args *arg
 		cli_say("vmpool-tree not found near this program (reinstall)");
 		return CLI_FAILED;
 	}
-	/* Under our own name, which its messages then have. */
-	(void)execl(path, program_invocation_short_name, command, pool, wait,
-		    args->parents ? "parents" : "", args->quiet ? "quiet" : "", limit, from, to,
-		    (char *)NULL);
+	/* Under our own name, which its messages then have. "": nobody named a pool, and
+	 * so none can contradict a lease. */
+	(void)execl(path, program_invocation_short_name, command,
+		    pool == cli_default_pool ? "" : pool, wait, args->parents ? "parents" : "",
+		    args->quiet ? "quiet" : "", limit, from, to, (char *)NULL);
 	cli_say("%s: %s", path, strerror(errno));
 	return CLI_FAILED;
 }

@@ -37,5 +37,24 @@ with 'vmpool cat /nowhere'
 check "what is not there is named" grep -q 'nowhere.*No such file' "$TMP/err"
 with 'vmpool put small /z && vmpool stat /z | grep -q 5 && vmpool exec -- chmod 640 /z && vmpool get /z z && stat -c "%a %s" z'
 check "mode and size" out_is '640 5'
+
+# Both are for what goes through vmpool-tree as well.
+for tree in '' -r; do
+	with "vmpool -p other put $tree tree$([ "$tree" ] || printf /one) /other"
+	check "put${tree:+ $tree}: -p cannot contradict the lease" grep -q 'names pool "other"' "$TMP/err"
+	run 200 env VMPOOL_LEASE= "$BIN/vmpool" -p "$POOL" put $tree --wait $((180 * SLOW)) "$TMP/tree$([ "$tree" ] || printf /one)" /alone
+	check "put${tree:+ $tree}: an empty VMPOOL_LEASE is none" [ "$STATUS" = 0 ]
+done
+with 'vmpool -p other get -r /etc other'
+check "get -r: -p cannot contradict the lease" grep -q 'names pool "other"' "$TMP/err"
+
+# The writer is a joined client: the worker ends its stream, the agent what it has written.
+# The feeder opens the pipe for both, so that it ends when it is told to.
+with 'mkfifo pipe; exec 3<>pipe; vmpool mkdir /k; vmpool put pipe /k/x & put=$!; head -c 500000 /dev/zero >&3
+for _ in {1..200}; do vmpool exec -- ls -A /k | grep -q vmpool- && echo there && break; done
+kill -KILL $put; wait $put
+for _ in {1..200}; do [ -n "$(vmpool exec -- ls -A /k)" ] || { echo gone; break; }; done'
+check "a killed put leaves no half file" out_is 'there
+gone'
 pool_stop
 done_testing
