@@ -61,6 +61,27 @@ client_enter(const struct vmpool *pool, bool writes)
 	return 0;
 }
 
+int
+client_poll(int fd, short events, uint64_t deadline_ns)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+
+	for (;;) {
+		uint64_t now = now_ns();
+		int left = -1, n;
+
+		if (deadline_ns != LOCK_FOREVER)
+			left = now >= deadline_ns
+				   ? 0
+				   : (int)MIN((deadline_ns - now + 999999) / 1000000, 1000000000u);
+		n = poll(&p, 1, left);
+		if (n != 0)
+			return n < 0 ? -errno : 0;
+		if (left == 0)
+			return -ETIMEDOUT;
+	}
+}
+
 /* --- the socket ----------------------------------------------------------------- */
 
 static int
@@ -352,27 +373,12 @@ client_bells(struct vmpool *pool, uint32_t slot, struct bells *out)
 static int
 sock_wait_close(const char *name, int sock, int64_t timeout_ms)
 {
-	uint64_t deadline = client_deadline(timeout_ms);
-	struct pollfd p = {.fd = sock, .events = POLLIN | POLLRDHUP};
+	int r = client_poll(sock, POLLIN | POLLRDHUP, client_deadline(timeout_ms));
 
-	for (;;) {
-		uint64_t now = now_ns();
-		int wait = -1, n;
-
-		if (deadline != LOCK_FOREVER)
-			wait = now >= deadline
-				   ? 0
-				   : (int)MIN((deadline - now + 999999) / 1000000, 1000000000u);
-		n = poll(&p, 1, wait);
-		if (n > 0)
-			return 0;
-		if (n < 0)
-			return client_fail(NULL, -errno, "%s", strerror(errno));
-		if (wait == 0)
-			return client_fail(NULL, VMPOOL_ETIMEDOUT,
-					   "pool \"%s\" has not ended yet; it goes on stopping",
-					   name);
-	}
+	if (r == -ETIMEDOUT)
+		return client_fail(NULL, VMPOOL_ETIMEDOUT,
+				   "pool \"%s\" has not ended yet; it goes on stopping", name);
+	return r < 0 ? client_fail(NULL, r, "%s", strerror(-r)) : 0;
 }
 
 int

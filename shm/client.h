@@ -168,6 +168,8 @@ void client_printable(char *dst, size_t len, const void *src, size_t n);
  * a monitor's handle. */
 int client_enter(const struct vmpool *pool, bool writes) must_check;
 bool client_forked(const struct vmpool *pool);
+/* Until fd has one of these events: 0; -ETIMEDOUT (LOCK_FOREVER: never), -EINTR, -errno. */
+int client_poll(int fd, short events, uint64_t deadline_ns) must_check;
 /* Connect to the pool's socket; every exchange on it is bounded. */
 int client_connect(const char *name, int *out) must_check;
 /* r: the result of receiving reply, which should be of this kind. 0, or the error that it

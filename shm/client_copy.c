@@ -21,24 +21,6 @@
 
 /* --- the exchange ------------------------------------------------------------------------ */
 
-/* Until the answer can be read: 0, -EINTR, -ETIMEDOUT. */
-static int
-answer_wait(int sock, uint64_t deadline_ns)
-{
-	struct pollfd p = {.fd = sock, .events = POLLIN};
-	uint64_t now = now_ns();
-	int left = -1, n;
-
-	if (deadline_ns != LOCK_FOREVER)
-		left = now >= deadline_ns
-			   ? 0
-			   : (int)MIN((deadline_ns - now + 999999) / 1000000, 1000000000u);
-	n = poll(&p, 1, left);
-	if (n < 0)
-		return -errno;
-	return n == 0 ? -ETIMEDOUT : 0;
-}
-
 /* Send the request with this file (-1: none), and wait. *reply is of this kind. */
 static int
 ask(struct vmpool_vm *vm, struct ctl_request *req, int file, uint32_t kind, int64_t timeout_ms,
@@ -58,7 +40,7 @@ ask(struct vmpool_vm *vm, struct ctl_request *req, int file, uint32_t kind, int6
 		return client_fail(pool, r == VMPOOL_ENOPOOL ? VMPOOL_ERESTARTED : r, "%s",
 				   vmpool_error(NULL));
 	r = ctl_send(sock, req, sizeof(*req), &file, file >= 0);
-	waited = r == 0 ? answer_wait(sock, deadline) : 0;
+	waited = r == 0 ? client_poll(sock, POLLIN, deadline) : 0;
 	if (waited < 0)
 		(void)shutdown(sock, SHUT_WR);
 	if (r == 0)

@@ -156,20 +156,18 @@ find_lease(const struct vmpool *pool, const char *text, struct lease *out)
 static int
 hear_worker(const struct vmpool *pool, const struct lease *lease, int life)
 {
-	struct pollfd p = {.fd = life, .events = POLLIN};
 	uint64_t deadline = client_deadline(CLIENT_SEND_MS);
 	struct ctl_joined msg;
-	int r = 0;
+	int r;
 
-	while (r == 0 || (r < 0 && errno == EINTR)) {
-		uint64_t now = now_ns();
-
-		if (now >= deadline)
-			return client_fail(pool, VMPOOL_ETIMEDOUT,
-					   "the VM in slot %u has not answered", lease->slot);
-		r = poll(&p, 1, (int)((deadline - now) / 1000000 + 1));
-	}
-	r = r < 0 ? -errno : ctl_recv(life, &msg, sizeof(msg), NULL, 0);
+	do {
+		r = client_poll(life, POLLIN, deadline);
+	} while (r == -EINTR);
+	if (r == -ETIMEDOUT)
+		return client_fail(pool, VMPOOL_ETIMEDOUT, "the VM in slot %u has not answered",
+				   lease->slot);
+	if (r == 0)
+		r = ctl_recv(life, &msg, sizeof(msg), NULL, 0);
 	if (r == -EPIPE && lease_check(pool->seg, lease) != -ESTALE)
 		return client_fail(pool, VMPOOL_EVMDIED, "the VM in slot %u died", lease->slot);
 	if (r == -EPIPE || (r == 0 && msg.error == -ESTALE))

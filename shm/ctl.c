@@ -6,6 +6,7 @@
  * are the caller's.
  */
 #include "shm/ctl.h"
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -97,6 +98,25 @@ ctl_recv(int sock, void *msg, size_t len, int *fds, unsigned nfds)
 	for (unsigned i = 0; i < nfds; i++)
 		closep(&fds[i]);
 	return -EPROTO;
+}
+
+int
+ctl_pair(int *ours, int *theirs)
+{
+	int pair[2], r;
+
+	*ours = *theirs = -1;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		return -errno;
+	if (fcntl(pair[0], F_SETFL, O_NONBLOCK) < 0) {
+		r = -errno;
+		closep(&pair[0]);
+		closep(&pair[1]);
+		return r;
+	}
+	*ours = pair[0];
+	*theirs = pair[1];
+	return 0;
 }
 
 int

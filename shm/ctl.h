@@ -169,6 +169,9 @@ struct worker_msg {
 int ctl_send(int sock, const void *msg, size_t len, const int *fds, unsigned nfds) must_check;
 int ctl_recv(int sock, void *msg, size_t len, int *fds, unsigned nfds) must_check;
 
+/* The two ends of a control socket; ours does not block, theirs may. 0; -errno, both -1. */
+int ctl_pair(int *ours, int *theirs) must_check;
+
 /* The runtime directory into buf, and NAME's file with this suffix (".sock",
  * ".pid"). -ENAMETOOLONG with err: socket path too long; -EINVAL: bad name
  * (letters, digits, '-', '_', '.'; 1..63 bytes; not starting with '.'). */

@@ -135,6 +135,17 @@ slot_since(const struct seg *seg, uint32_t slot)
 	return atomic_load_explicit(&seg->slot[slot].since_ns, memory_order_relaxed);
 }
 
+/* Stage what a VM that is ready for the first time means for the statistics. */
+static void
+count_spawn(struct txn *txn, uint32_t slot, uint64_t boot_ns, uint64_t now)
+{
+	struct shm_hist *hist = txn->seg->head->hist;
+
+	avail_count(txn, C_spawn_count);
+	hist_txn_add(txn, &hist[H_spawn_ns], avail_age(now, slot_since(txn->seg, slot)));
+	hist_txn_add(txn, &hist[H_boot_ns], boot_ns);
+}
+
 int
 sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns)
 {
@@ -145,9 +156,7 @@ sup_ready(struct seg *seg, uint32_t slot, uint64_t boot_ns)
 	if (r < 0)
 		return r;
 	txn_begin(&txn, seg);
-	avail_count(&txn, C_spawn_count);
-	hist_txn_add(&txn, &seg->head->hist[H_spawn_ns], avail_age(now, slot_since(seg, slot)));
-	hist_txn_add(&txn, &seg->head->hist[H_boot_ns], boot_ns);
+	count_spawn(&txn, slot, boot_ns, now);
 	give_fresh(&txn, slot, avail_word(seg, slot), now);
 	return 0;
 }
@@ -170,10 +179,8 @@ sup_lend(struct seg *seg, uint32_t slot, uint32_t client, uint64_t boot_ns, uint
 	s = &seg->slot[slot];
 	*word = avail_leased(avail_word(seg, slot), client);
 	txn_begin(&txn, seg);
-	avail_count(&txn, C_spawn_count);
+	count_spawn(&txn, slot, boot_ns, now);
 	avail_count(&txn, C_miss_count);
-	hist_txn_add(&txn, &seg->head->hist[H_spawn_ns], avail_age(now, slot_since(seg, slot)));
-	hist_txn_add(&txn, &seg->head->hist[H_boot_ns], boot_ns);
 	txn_set64(&txn, &s->born_ns, now);
 	txn_set64(&txn, &s->req_mark, SHM_MARK_TOUCHED);
 	avail_stage(&txn, slot, *word, now);

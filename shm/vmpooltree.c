@@ -27,13 +27,12 @@ main(int argc, char **argv)
 	args.parents = strcmp(argv[4], "parents") == 0;
 	args.quiet = strcmp(argv[5], "quiet") == 0;
 	args.limit = strtoull(argv[6], NULL, 10);
-	status = cli_file_vm(&v, argv[2][0] == '\0' ? cli_default_pool : argv[2], &args.file);
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, argv[2][0] == '\0' ? cli_default_pool : argv[2], args.file.wait_ms) < 0)
+		return CLI_FAILED;
 	if (strcmp(argv[1], "put") == 0)
 		status = cli_tree_put(&v, argv[7], argv[8], &args);
 	else
 		status = cli_tree_get(&v, argv[7], argv[8], &args);
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return status;
 }

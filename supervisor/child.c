@@ -5,12 +5,10 @@
  */
 #include "supervisor/child.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "shm/ctl.h"
@@ -236,23 +234,16 @@ int
 child_begin(struct children *table, uint32_t slot, uint64_t generation, int *worker_sock)
 {
 	struct child *c;
-	int pair[2], r;
+	int r;
 
 	CHECK_OBJ(table, CHILDREN_MAGIC);
 	AN(slot < table->nslots);
 	c = &table->child[slot];
 	AN(c->state == CHILD_NONE);
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
-	/* Only our end: theirs may wait. */
-	if (fcntl(pair[0], F_SETFL, O_NONBLOCK) < 0) {
-		r = -errno;
-		(void)close(pair[0]);
-		(void)close(pair[1]);
+	r = ctl_pair(&c->sock, worker_sock);
+	if (r < 0)
 		return r;
-	}
-	c->sock = c->src.fd = pair[0];
-	*worker_sock = pair[1];
+	c->src.fd = c->sock;
 	c->generation = generation;
 	c->killed = c->was_ready = c->checking = false;
 	c->error = 0;

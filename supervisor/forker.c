@@ -5,12 +5,10 @@
  */
 #include "supervisor/forker.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "shm/ctl.h"
@@ -90,14 +88,10 @@ static int
 forker_start(struct forker *fk)
 {
 	_cleanup_(closep) int theirs = -1;
-	int pair[2], r;
+	int r = ctl_pair(&fk->sock, &theirs);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
-	fk->sock = pair[0];
-	theirs = pair[1];
-	/* Only our end: theirs may wait. */
-	r = fcntl(fk->sock, F_SETFL, O_NONBLOCK) < 0 ? -errno : forker_exec(fk, theirs);
+	if (r == 0)
+		r = forker_exec(fk, theirs);
 	if (r == 0) {
 		fk->pidfd = pidfd_open(fk->pid, 0);
 		r = fk->pidfd < 0 ? -errno : 0;

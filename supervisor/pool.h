@@ -63,7 +63,6 @@ struct pool_copy_ask {
 	uint32_t slot;
 	uint64_t lease; /* generation */
 	int file;	/* the snapshot's; -1: another VM, lent to client (a fork) */
-	bool fork;	/* for pool_copy itself */
 	uint32_t client;
 	/* Once, from the event loop: 0, and a fork's slot and lease word; or -errno with a
 	 * line of why. */

@@ -21,6 +21,7 @@
 struct pool_copy {
 	struct pool *pool;
 	struct pool_copy_ask ask;
+	bool fork;	/* not a snapshot */
 	bool forgotten; /* nobody waits any more */
 	struct ctl_template tmpl;
 	int fds[2]; /* a fork's, between capture and spawn */
@@ -90,14 +91,13 @@ pool_copy(struct pool *pool, const struct pool_copy_ask *ask, struct pool_copy *
 	c = calloc(1, sizeof(*c));
 	if (c == NULL)
 		return fail(ENOMEM, err, errlen, "out of memory");
-	*c = (struct pool_copy){.pool = pool, .ask = *ask, .fds = {-1, -1}};
+	*c = (struct pool_copy){.pool = pool, .ask = *ask, .fork = ask->file < 0, .fds = {-1, -1}};
 	c->start.attempt = pool_copy_start_attempt;
 	c->start.arg = c;
 	pool->slot[ask->slot].captured_for = c;
 	child_capture(pool->children, ask->slot, ask->lease, ask->file);
 	/* The worker has it now. */
 	c->ask.file = -1;
-	c->ask.fork = ask->file < 0;
 	*out = c;
 	return 0;
 }
@@ -120,7 +120,7 @@ pool_copy_captured(void *arg, uint32_t slot, int error, const char *text,
 	c->tmpl = *tmpl;
 	if (error == 0)
 		suplog(LOG_DEBUG, "slot %u: copied: %s", slot, text);
-	if (error < 0 || !c->ask.fork)
+	if (error < 0 || !c->fork)
 		pool_copy_done(c, error, text, slot, 0);
 	else
 		retry_start(pool->s.retry, &c->start);

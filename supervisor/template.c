@@ -5,12 +5,10 @@
  */
 #include "supervisor/template.h"
 
-#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/pidfd.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "shm/ctl.h"
@@ -151,16 +149,9 @@ static int
 template_ask(struct template *t)
 {
 	_cleanup_(closep) int theirs = -1;
-	int pair[2], r;
+	int r = ctl_pair(&t->sock, &theirs);
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
-		return -errno;
-	t->sock = t->src.fd = pair[0];
-	theirs = pair[1];
-	t->src.ready = template_readable;
-	t->src.arg = t;
-	/* Only our end: theirs may wait. */
-	r = fcntl(t->sock, F_SETFL, O_NONBLOCK) < 0 ? -errno : 0;
+	t->src = (struct ev_source){.fd = t->sock, .ready = template_readable, .arg = t};
 	if (r == 0)
 		r = evloop_add(t->loop, &t->src, EPOLLIN);
 	if (r < 0) {

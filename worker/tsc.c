@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * tsc.c - measures the time-stamp counter. Runs in the fork server, once, and
+ * tsc.c - measures the time-stamp counter. Runs in builders, and
  * in the helper program of the KVM host in a box.
  *
  * An emulated machine's TSC ticks at the host's rate, but its kernel cannot
@@ -45,9 +45,14 @@ uint32_t
 tsc_khz(void)
 {
 	const struct timespec span = {.tv_nsec = SPAN_NS};
-	struct point a = sample(), b;
+	static uint32_t khz;
+	struct point a, b;
 
+	if (khz != 0)
+		return khz;
+	a = sample();
 	(void)nanosleep(&span, NULL);
 	b = sample();
-	return (uint32_t)((double)(b.tsc - a.tsc) * 1e6 / (double)(b.ns - a.ns) + 0.5);
+	khz = (uint32_t)((double)(b.tsc - a.tsc) * 1e6 / (double)(b.ns - a.ns) + 0.5);
+	return khz;
 }

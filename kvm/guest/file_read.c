@@ -19,15 +19,11 @@
 int
 file_read_begin(struct file *f, const struct file_req *q, const struct place *p)
 {
-	_cleanup_(util_closep) int path_fd = place_openat(p, q->path, O_PATH);
 	struct stat st;
+	_cleanup_(util_closep) int path_fd = place_regular(p, q->path, &st);
 
 	if (path_fd < 0)
 		return path_fd;
-	if (fstat(path_fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	f->fd = place_reopen(path_fd, O_RDONLY | O_NONBLOCK | O_NOCTTY);
 	if (f->fd < 0)
 		return f->fd;

@@ -100,17 +100,13 @@ static int
 begin_in_place(struct file *f, const struct file_req *q, const struct place *p)
 {
 	int how = (q->head.flags & PROTO_FILE_F_APPEND) != 0 ? O_APPEND : 0;
-	_cleanup_(util_closep) int path_fd = place_openat(p, q->path, O_PATH);
 	struct stat st;
+	_cleanup_(util_closep) int path_fd = place_regular(p, q->path, &st);
 
 	if (path_fd == -ENOENT)
 		return make_in_place(f, q, p, how);
 	if (path_fd < 0)
 		return path_fd;
-	if (fstat(path_fd, &st) < 0)
-		return -errno;
-	if (!S_ISREG(st.st_mode))
-		return S_ISDIR(st.st_mode) ? -EISDIR : -EINVAL;
 	f->w.start = (uint64_t)st.st_size;
 	f->fd =
 	    place_reopen(path_fd, O_WRONLY | O_NONBLOCK | O_NOCTTY | (how != 0 ? how : O_TRUNC));

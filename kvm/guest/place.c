@@ -175,3 +175,20 @@ place_chmod(int path_fd, mode_t mode)
 	fd_path(path, path_fd);
 	return chmod(path, mode) < 0 ? -errno : 0;
 }
+
+int
+place_regular(const struct place *p, const char *path, struct stat *st)
+{
+	int fd = place_openat(p, path, O_PATH), r;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, st) < 0)
+		r = -errno;
+	else if (S_ISREG(st->st_mode))
+		return fd;
+	else
+		r = S_ISDIR(st->st_mode) ? -EISDIR : -EINVAL;
+	(void)close(fd);
+	return r;
+}

@@ -9,6 +9,7 @@
 #include "kvm/guest/util.h"
 #include "kvm/proto.h"
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 struct place {
@@ -24,6 +25,8 @@ void place_close(struct place *p);
 /* openat2 of the path. A descriptor, close-on-exec, or -errno; of a confined one
  * also -EXDEV (it leads out) and -ELOOP (a link is in the way). */
 int place_openat(const struct place *p, const char *path, int flags) must_check;
+/* The same with O_PATH, of a regular file only, whose st this is: else -EISDIR or -EINVAL. */
+int place_regular(const struct place *p, const char *path, struct stat *st) must_check;
 
 /* The directory that the last name of the path is in, which need not exist, as
  * an O_PATH descriptor, and that name. create: make what is missing of it. The

@@ -9,18 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-int
-cli_file_vm(struct cli_vm *v, const char *pool, const struct cli_file_args *args)
-{
-	return cli_vm_open(v, pool, args->wait_ms) < 0 ? CLI_FAILED : 0;
-}
-
-void
-cli_file_vm_end(struct cli_vm *v)
-{
-	cli_vm_close(v);
-}
-
 bool
 cli_file_mode(const char *text, uint32_t *mode)
 {
@@ -88,12 +76,12 @@ exists_main(const struct cli_command *cmd, const char *pool, int argc, char **ar
 		return status;
 	if (argc - first != 1)
 		return cli_bad_usage(cmd, "one path is needed");
-	if (cli_file_vm(&v, pool, &args) != 0)
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
 		return cmd->usage_status;
 	r = vmpool_file_exists(v.vm, argv[first], &(struct vmpool_file_opts){.root = args.root});
 	if (r < 0)
 		cli_say_error(v.pool, r);
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return r < 0 ? cmd->usage_status : !r;
 }
 
@@ -117,10 +105,10 @@ for_each(const char *pool, const struct cli_file_args *args, char **paths, path_
 	 struct vmpool_file_opts *opts)
 {
 	struct cli_vm v;
-	int status = cli_file_vm(&v, pool, args);
+	int status = 0;
 
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, pool, args->wait_ms) < 0)
+		return CLI_FAILED;
 	opts->root = args->root;
 	for (; *paths != NULL; paths++) {
 		int r = call(v.vm, *paths, opts);
@@ -130,7 +118,7 @@ for_each(const char *pool, const struct cli_file_args *args, char **paths, path_
 			status = CLI_FAILED;
 		}
 	}
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return status;
 }
 
@@ -232,11 +220,10 @@ mv_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
 	if (argc - first != 2)
 		return cli_bad_usage(cmd, "two paths are needed");
 	opts.root = args.root;
-	status = cli_file_vm(&v, pool, &args);
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
+		return CLI_FAILED;
 	status = mv(&v, argv[first], argv[first + 1], &opts);
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return status;
 }
 

@@ -25,10 +25,6 @@ struct cli_file_args {
 		    &(args)->wait_ms \
 	}
 
-/* The VM that a command on files works on: get it, or say why not: 0 or CLI_FAILED. */
-int cli_file_vm(struct cli_vm *v, const char *pool, const struct cli_file_args *args);
-void cli_file_vm_end(struct cli_vm *v);
-
 /* Octal permission bits; false: they are none. */
 bool cli_file_mode(const char *text, uint32_t *mode);
 

@@ -191,11 +191,10 @@ ls_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
 		return status;
 	if (argc - first != 1)
 		return cli_bad_usage(cmd, "one path is needed");
-	status = cli_file_vm(&v, pool, &args.file);
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, pool, args.file.wait_ms) < 0)
+		return CLI_FAILED;
 	status = ls(&v, argv[first], &args);
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return status;
 }
 
@@ -252,14 +251,13 @@ stat_main(const struct cli_command *cmd, const char *pool, int argc, char **argv
 		return status;
 	if (argc - first != 1)
 		return cli_bad_usage(cmd, "one path is needed");
-	status = cli_file_vm(&v, pool, &args);
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
+		return CLI_FAILED;
 	r = vmpool_stat(v.vm, argv[first],
 			&(struct vmpool_file_opts){.root = args.root, .no_follow = !follow}, &st);
 	if (r < 0)
 		cli_say_error(v.pool, r);
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return r < 0 ? CLI_FAILED : print_stat(argv[first], &st, json);
 }
 

@@ -128,7 +128,7 @@ put(const char *pool, struct put_args *args, const char *host, const char *path)
 	    .file = args->file, .parents = args->opts.parents, .quiet = args->quiet};
 	char *guest = cli_file_target(path, strcmp(host, "-") == 0 ? "" : host);
 	struct cli_vm v;
-	int status;
+	int status = CLI_FAILED;
 
 	if (guest == NULL) {
 		cli_say("\"%s\" has no name of its own: say what it shall be called in the VM",
@@ -137,9 +137,9 @@ put(const char *pool, struct put_args *args, const char *host, const char *path)
 	}
 	if (args->tree) {
 		status = cli_tree_exec("put", pool, &tree, host, guest);
-	} else if ((status = cli_file_vm(&v, pool, &args->file)) == 0) {
+	} else if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
 		status = put_file(&v, args, host, guest);
-		cli_file_vm_end(&v);
+		cli_vm_close(&v);
 	}
 	free(guest);
 	return status;
@@ -291,7 +291,7 @@ get(const char *pool, const struct get_args *args, const char *guest, const char
 	    .file = args->file, .quiet = args->quiet, .limit = args->limit};
 	char *host = args->tree ? cli_file_target(path, guest) : host_target(path, guest);
 	struct cli_vm v;
-	int status;
+	int status = CLI_FAILED;
 
 	if (host == NULL) {
 		cli_say("\"%s\" has no name of its own: say what it shall be called here", guest);
@@ -299,9 +299,9 @@ get(const char *pool, const struct get_args *args, const char *guest, const char
 	}
 	if (args->tree) {
 		status = cli_tree_exec("get", pool, &tree, guest, host);
-	} else if ((status = cli_file_vm(&v, pool, &args->file)) == 0) {
+	} else if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
 		status = get_file(&v, args, guest, host);
-		cli_file_vm_end(&v);
+		cli_vm_close(&v);
 	}
 	free(host);
 	return status;
@@ -375,12 +375,11 @@ cat_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
 		return status;
 	if (first == argc)
 		return cli_bad_usage(cmd, "no path given");
-	status = cli_file_vm(&v, pool, &args);
-	if (status != 0)
-		return status;
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
+		return CLI_FAILED;
 	for (; first < argc && status == 0; first++)
 		status = cat(&v, argv[first], &(struct vmpool_file_opts){.root = args.root});
-	cli_file_vm_end(&v);
+	cli_vm_close(&v);
 	return status;
 }
 
