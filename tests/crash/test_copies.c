@@ -260,6 +260,8 @@ the_pool_ends(void **state)
 	}
 	pool_peer_until(pool_peer_stat("in_use_count") == 2);
 	assert_int_equal(kill(supervisor, SIGTERM), 0);
+	/* Two signals that are pending together are one. */
+	pool_peer_until(pool_peer_log_says("draining by signal"));
 	assert_int_equal(kill(supervisor, SIGTERM), 0);
 	assert_int_equal(waitpid(client, &status, 0), client);
 	assert_int_equal(status, 0);
