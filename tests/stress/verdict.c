@@ -69,11 +69,24 @@ read_numbers(struct stress *s, struct numbers *x)
 	return true;
 }
 
+/* One that was killed at the very end is started again after a pause. */
+static bool
+has_fork_server(const struct stress *s)
+{
+	pid_t pid[512];
+	unsigned n = host_children(s->supervisor, pid, ARRAY_SIZE(pid));
+
+	for (unsigned i = 0; i < n; i++)
+		if (host_is(pid[i], s->supervisor, "(vmpool-fsrv)"))
+			return true;
+	return false;
+}
+
 static bool
 is_quiet(const struct stress *s, const struct numbers *x)
 {
 	return x->in_use + x->dead + x->starting + x->resetting + x->waiting == 0 &&
-	       x->idle >= s->opt.min_idle;
+	       x->idle >= s->opt.min_idle && has_fork_server(s);
 }
 
 static bool
@@ -91,10 +104,11 @@ wait_quiet(struct stress *s, struct numbers *x)
 	}
 	fault(s,
 	      "not quiet after %d s: idle %llu, in use %llu, dead %u, starting %llu, resetting "
-	      "%llu, waiting %llu",
+	      "%llu, waiting %llu, %s",
 	      QUIET_MS / 1000, (unsigned long long)x->idle, (unsigned long long)x->in_use, x->dead,
 	      (unsigned long long)x->starting, (unsigned long long)x->resetting,
-	      (unsigned long long)x->waiting);
+	      (unsigned long long)x->waiting,
+	      has_fork_server(s) ? "with a fork server" : "no fork server");
 	return false;
 }
 
