@@ -10,15 +10,10 @@
  */
 #include "kvm/proto.h"
 #include "kvm/vm.h"
-#include "tests/bench/report.h"
+#include "tests/bench/benchqemu.h"
 
-#include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
-#include <sys/prctl.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
 
 #define MEM_MIB 128
 #define DEADLINE_MS 120000
@@ -67,76 +62,16 @@ boot_ours(const char *kernel, const char *image)
 	return (double)(end - start) / 1e6;
 }
 
-static void __attribute__((noreturn)) exec_qemu(const char *kernel, const char *image, int fd)
-{
-	char chan[64], mem[16];
-	const char *argv[] = {"qemu-system-x86_64",
-			      "-nodefaults",
-			      "-no-user-config",
-			      "-display",
-			      "none",
-			      "-no-reboot",
-			      "-M",
-			      "microvm,acpi=on,pit=on,pic=on,rtc=off,isa-serial=off",
-			      "-accel",
-			      "kvm",
-			      "-cpu",
-			      "host,-arch-capabilities",
-			      "-m",
-			      mem,
-			      "-smp",
-			      "1",
-			      "-kernel",
-			      kernel,
-			      "-initrd",
-			      image,
-			      "-append",
-			      "quiet panic=-1 reboot=t no_timer_check",
-			      "-chardev",
-			      chan,
-			      "-device",
-			      "virtio-serial-device",
-			      "-device",
-			      "virtserialport,chardev=chan,nr=1,name=" PROTO_PORT_NAME,
-			      NULL};
-
-	(void)snprintf(chan, sizeof(chan), "socket,id=chan,fd=%d", fd);
-	(void)snprintf(mem, sizeof(mem), "%dM", MEM_MIB);
-	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-	(void)fcntl(fd, F_SETFD, 0);
-	(void)execvp(argv[0], (char *const *)argv);
-	_exit(127);
-}
-
 static double
 boot_qemu(const char *kernel, const char *image)
 {
+	const struct benchqemu_config cfg = {"kvm", kernel, image, MEM_MIB};
 	uint64_t start = now_ns(), end;
-	uint8_t buf[256];
-	size_t have = 0;
-	int sock[2];
-	pid_t pid;
+	struct benchqemu q;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
-		bench_die("socketpair: %m");
-	pid = fork();
-	if (pid == 0)
-		exec_qemu(kernel, image, sock[1]);
-	(void)close(sock[1]);
-	while (pid > 0 && !is_ready(buf, have)) {
-		struct pollfd p = {sock[0], POLLIN, 0};
-		ssize_t n = poll(&p, 1, DEADLINE_MS) == 1
-				? read(sock[0], buf + have, sizeof(buf) - have)
-				: -1;
-
-		if (n <= 0)
-			bench_die("QEMU did not boot %s", kernel);
-		have += (size_t)n;
-	}
+	benchqemu_new(&q, &cfg);
 	end = now_ns();
-	(void)kill(pid, SIGKILL);
-	(void)waitpid(pid, NULL, 0);
-	(void)close(sock[0]);
+	benchqemu_end(&q);
 	return (double)(end - start) / 1e6;
 }
 
