@@ -166,7 +166,7 @@ $(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
 $(B)/fuzz/%: $(B)/tobj/tests/fuzz/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 
-$(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(B)/lib/libvmpool.a
+$(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,tests/e2e/lib/*.c) $(B)/lib/libvmpool.a
 	$(link)
 
 $(B)/lib/libtestcli.a: $(call tobj,$(CLI))

@@ -38,6 +38,10 @@ char *cli_file_target(const char *path, const char *src);
 /* MiB of an option to bytes; NULL: 0. False: it is no number. */
 bool cli_file_limit(const char *text, uint64_t *bytes);
 
+/* A name, or a link's target, to stdout: bytes as they are, but on a terminal without what
+ * could command it. */
+void cli_print_name(const char *name, char end);
+
 /* --- a file of this host being made: cli_file_host.c ----------------------------------- */
 
 /* It has no name until it is whole, so that whatever ends this program leaves nothing.

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 #
-# files-cli.sh - end-to-end test of vmpool put, get, cat, ls, stat, exists, rm, mv and mkdir
-# on the VM of a lease: what one command leaves there the next one finds, byte for byte.
+# files-cli.sh - end-to-end test of vmpool put, get, cat, ls, stat, exists, rm, mv, mkdir,
+# chmod, symlink and readlink on the VM of a lease: what one command leaves there the next one finds, byte for byte.
 #
 # Usage: tests/e2e/files-cli.sh     (prints TAP)
 
@@ -56,5 +56,29 @@ kill -KILL $put; wait $put
 for _ in {1..200}; do [ -n "$(vmpool exec -- ls -A /k)" ] || { echo gone; break; }; done'
 check "a killed put leaves no half file" out_is 'there
 gone'
+with 'vmpool put small /s && vmpool chmod 4710 /s && vmpool exec -- stat -c %a /s && vmpool symlink "$(printf "a\nb")" /l && vmpool readlink -0 /l | tr "\0" "|" && vmpool symlink -p x /new/dir/l && vmpool readlink --root /new dir/l'
+check "chmod, symlink, readlink" out_is '4710
+a
+b|x'
+with '! vmpool readlink /init && ! vmpool chmod --root /etc 644 ../init && ! vmpool symlink x /init && vmpool chmod 9 /x; echo $?'
+[ "$(cat "$TMP/out")" = 2 ] && grep -q '"/init": not a symbolic link (EINVAL)' "$TMP/err" &&
+	grep -q 'leads out of the root (EXDEV)' "$TMP/err" && grep -q '(EEXIST)' "$TMP/err"
+result $? "... and what they refuse"
+
+# What names may hold, and JSON all the same.
+with 'n=$(printf "new\nline\t\377\"\\\\ ")
+vmpool put -p small "/o/$n" && vmpool ls -0 /o | cmp - <(printf "%s\0" "$n") && vmpool cat "/o/$n" | cmp - small &&
+vmpool get "/o/$n" . && cmp small "$n" && vmpool stat "/o/$n" | grep -q "size:   5" &&
+{ vmpool ls --json /o; vmpool stat --json "/o/$n"; } | iconv -f utf-8 -t utf-8 | tr -d "\n" | grep -o "\"name_hex\": \"[^,]*"'
+hex=$(printf 'new\nline\t\377"\\ ' | od -An -v -tx1 | tr -d ' \n')
+check "a name of odd bytes, in all forms" out_is "\"name_hex\": \"$hex\"
+\"name_hex\": \"${hex/6e65/2f6f2f6e65}\""
+
+# Here it has no name until it is whole; the reader is slow, and then dead.
+with 'vmpool exec -- sh -c "head -c 100000000 /dev/zero >/huge"; mkdir k; vmpool get /huge k/huge & get=$!
+writes() { [ "$(sed -n "s/^wchar: //p" /proc/$get/io)" -gt 1000000 ]; }
+until writes; do :; done; kill -KILL $get; wait $get; echo $?; ls -A k; vmpool exec -- echo usable'
+check "a killed get leaves no half file here" out_is '137
+usable'
 pool_stop
 done_testing

@@ -19,17 +19,7 @@ files() { run $(($1 + 180)) "$BIN/vmpool" -p "$POOL" "$2" --wait $((180 * SLOW))
 
 pool_start --memory 256 --min-idle 2 --max-idle 2 --max-total 2
 
-# Its tests are ours.
-run 300 "${BIN%/bin}/e2e/filecalls" "$POOL" 64
-cp "$TMP/out" "$TMP/calls"
-while read -r line; do
-	case $line in
-	ok*) result 0 "${line#ok * - }" ;;
-	'not ok'*) result 1 "${line#not ok * - }" ;;
-	esac
-done <"$TMP/calls"
-is 0 && [ "$(tail -n 1 "$TMP/calls")" = "1..$(grep -c '^ok' "$TMP/calls")" ]
-result $? "the client has done all of it"
+run_client 300 filecalls 64
 
 head -c 3000000 /dev/urandom >"$TMP/big"
 files 30 put "$TMP/big" /tmp/
