@@ -75,7 +75,7 @@ check "a name of odd bytes, in all forms" out_is "\"name_hex\": \"$hex\"
 \"name_hex\": \"${hex/6e65/2f6f2f6e65}\""
 
 # Here it has no name until it is whole; the reader is slow, and then dead.
-with 'vmpool exec -- sh -c "yes | head -c 30000000 >/huge"; mkdir k; vmpool get /huge k/huge & get=$!
+with 'head -c 30000000 /dev/urandom | vmpool put - /huge; mkdir k; vmpool get /huge k/huge & get=$!
 writes() { [ "$(sed -n "s/^wchar: //p" /proc/$get/io)" -gt 1000000 ]; }
 until writes || ! kill -0 $get; do :; done 2>/dev/null; kill -KILL $get; wait $get; echo $?; ls -A k; vmpool exec -- echo usable'
 check "a killed get leaves no half file here" out_is '137
