@@ -21,6 +21,9 @@ mkdir -p "$TMP/tree/sub"
 cp "$TMP/small" "$TMP/tree/sub/small"
 printf x >"$TMP/tree/one"
 ln -s sub/small "$TMP/tree/link"
+ln "$TMP/tree/one" "$TMP/tree/two"
+mkdir -m 700 "$TMP/tree/empty"
+touch -hd '2001-02-03 04:05:06.123456789' "$TMP/tree/"{sub,one,link,empty}
 
 with 'vmpool put -p bytes /srv/deep/bytes && vmpool exec -- md5sum /srv/deep/bytes && vmpool get /srv/deep/bytes back && cmp bytes back && echo same'
 check "a file goes in, is there, and comes back" out_is "$(md5sum <"$TMP/bytes" | cut -d' ' -f1)  /srv/deep/bytes
@@ -33,12 +36,16 @@ gone'
 with 'vmpool put -r tree /tree && vmpool exec -- readlink /tree/link && vmpool get -r /tree back.tree && diff -r --no-dereference tree back.tree && echo equal'
 check "a tree" out_is 'sub/small
 equal'
+export print="find . -printf '%p %y %m %n %T@ %l\n' | sort"
+with 'vmpool exec -- mkdir /root2 && vmpool exec -- ln -s /etc /root2/out && vmpool put -rp --root /root2 tree /a/b && ! vmpool put -r --root /root2 tree out/x &&
+vmpool get -r --root /root2 a/b rooted && ! vmpool get -r --root /root2 out rooted2 && ! vmpool get -r --root /root2 ../etc rooted2 &&
+cmp <(cd tree && eval "$print") <(cd rooted && eval "$print") && ls -d rooted*'
+check "a tree beneath a root, to the nanosecond, and not beyond it" out_is rooted
 with 'vmpool cat /nowhere'
 check "what is not there is named" grep -q 'nowhere.*No such file' "$TMP/err"
 with 'vmpool put small /z && vmpool stat /z | grep -q 5 && vmpool exec -- chmod 640 /z && vmpool get /z z && stat -c "%a %s" z'
 check "mode and size" out_is '640 5'
 
-# Both are for what goes through vmpool-tree as well.
 for tree in '' -r; do
 	with "vmpool -p other put $tree tree$([ "$tree" ] || printf /one) /other"
 	check "put${tree:+ $tree}: -p cannot contradict the lease" grep -q 'names pool "other"' "$TMP/err"
