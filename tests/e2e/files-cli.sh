@@ -72,6 +72,28 @@ with '! vmpool readlink /init && ! vmpool chmod --root /etc 644 ../init && ! vmp
 	grep -q 'leads out of the root (EXDEV)' "$TMP/err" && grep -q '(EEXIST)' "$TMP/err"
 result $? "... and what they refuse"
 
+# Each kind of error, with its status, in the words of the VM's kernel.
+with 'vmpool exec -- sh -c "mkdir -p /e/ro; cd /e; echo >file; ln -s loop loop; mount -t tmpfs -o ro none ro"
+while read -r what; do vmpool $what </dev/null; echo "$?"; done <<<"cat /e/none
+put - /sys/kernel/x
+cat /e
+put - /e
+cat /e/file/x
+ls /e/loop/x
+put - /e/ro/x
+mkdir /e/file
+rm /e
+rm -r /e/ro
+mv /e/ro /x
+stat --root /e ../init
+stat --root /e /loop/x
+exists /e/loop/x
+exists /e/none"'
+sed 's/.*(\([A-Z]*\))$/\1/' "$TMP/err" | tr '\n' ' ' >"$TMP/names"
+[ "$(tr '\n' ' ' <"$TMP/out")" = "1 1 1 1 1 1 1 1 1 1 1 1 1 2 1 " ] &&
+	[ "$(cat "$TMP/names")" = 'ENOENT EACCES EISDIR EISDIR ENOTDIR ELOOP EROFS EEXIST ENOTEMPTY EBUSY EBUSY EXDEV ELOOP ELOOP ' ]
+result $? "errors are told apart"
+
 # What names may hold, and JSON all the same.
 with 'n=$(printf "new\nline\t\377\"\\\\ ")
 vmpool put -p small "/o/$n" && vmpool ls -0 /o | cmp - <(printf "%s\0" "$n") && vmpool cat "/o/$n" | cmp - small &&
