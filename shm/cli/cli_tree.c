@@ -1,15 +1,56 @@
 /* SPDX-License-Identifier: MIT
  *
- * cli_tree.c - what put -r and get -r share: names beside others, files with several
- * names, and which symbolic links of a VM are taken.
+ * cli_tree.c - what put -r and get -r share: signals, names beside others, files with
+ * several names, and which symbolic links of a VM are taken.
  */
 #include "shm/cli/cli_tree.h"
 
 #include <search.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+
+/* --- signals ------------------------------------------------------------------------------- */
+
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+static volatile sig_atomic_t caught;
+
+static void
+catch_end(int number)
+{
+	caught = number;
+}
+
+void
+tree_signals_begin(void)
+{
+	const struct sigaction act = {.sa_handler = catch_end}; /* waits return EINTR */
+	struct sigaction old;
+
+	/* One that is ignored (nohup) stays so. */
+	for (size_t i = 0; i < CLI_COUNT(ends); i++)
+		if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			(void)sigaction(ends[i], &act, NULL);
+}
+
+bool
+tree_interrupted(void)
+{
+	return caught != 0;
+}
+
+void
+tree_signals_end(void)
+{
+	if (caught == 0)
+		return;
+	(void)signal(caught, SIG_DFL);
+	(void)raise(caught);
+}
+
+/* --- names ----------------------------------------------------------------------------------- */
 
 char *
 tree_name_beside(const char *path)

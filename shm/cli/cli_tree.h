@@ -24,6 +24,12 @@ int cli_tree_get(struct cli_vm *v, const char *guest, const char *host,
 
 /* --- what both share: cli_tree.c ----------------------------------------------------------- */
 
+/* From here on a signal to end (INT, TERM, HUP) waits until what is half done is taken
+ * back: tree_interrupted says that one has come. tree_signals_end dies of it then. */
+void tree_signals_begin(void);
+bool tree_interrupted(void);
+void tree_signals_end(void);
+
 /* A name beside path, of the VM or of this host; freed by the caller. NULL: no memory. */
 char *tree_name_beside(const char *path);
 

@@ -134,7 +134,7 @@ static int
 get_named(struct get *g, const struct vmpool_dirent *entry, const char *dir, const char *guest_dir)
 {
 	char *path = tree_join(dir, entry->name), *guest = tree_join(guest_dir, entry->name);
-	int status = path != NULL && guest != NULL ? 0 : CLI_FAILED;
+	int status = path != NULL && guest != NULL && !tree_interrupted() ? 0 : CLI_FAILED;
 
 	progress_add(&g->progress, sizeof(*entry) + strlen(entry->name));
 	if (status == 0 && g->limit != 0 && g->progress.done > g->limit)
@@ -262,6 +262,7 @@ cli_tree_get(struct cli_vm *v, const char *guest, const char *host, const struct
 	int status;
 
 	progress_init(&g.progress, guest, 0, args->quiet);
+	tree_signals_begin();
 	status = done(&g, vmpool_stat(v->vm, guest, &opts, &st));
 	if (status == 0 && !S_ISDIR(st.mode)) {
 		cli_say("%s is no directory (leave out -r)", guest);
@@ -271,5 +272,6 @@ cli_tree_get(struct cli_vm *v, const char *guest, const char *host, const struct
 		status = check_host(host) ? get_tree(&g, host, &st) : CLI_FAILED;
 	progress_end(&g.progress);
 	tree_names_fini(&g.names);
+	tree_signals_end();
 	return status;
 }

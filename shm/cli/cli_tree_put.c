@@ -132,7 +132,7 @@ put_all(struct put *p)
 	while (status == 0 && fts != NULL && (e = fts_read(fts)) != NULL) {
 		char *guest = tree_join(p->top, e->fts_level == 0 ? "." : e->fts_path + 2);
 
-		status = guest != NULL ? put_entry(p, e, guest) : CLI_FAILED;
+		status = guest != NULL && !tree_interrupted() ? put_entry(p, e, guest) : CLI_FAILED;
 		free(guest);
 	}
 	if (status == 0 && (fts == NULL || errno != 0)) {
@@ -205,10 +205,12 @@ cli_tree_put(struct cli_vm *v, const char *host, const char *guest, const struct
 	top = tree_name_beside(guest);
 	p.top = top;
 	progress_init(&p.progress, guest, 0, args->quiet);
+	tree_signals_begin();
 	if (top != NULL)
 		status = put_tree(&p, guest, args);
 	progress_end(&p.progress);
 	tree_names_fini(&p.names);
 	free(top);
+	tree_signals_end();
 	return status;
 }

@@ -305,20 +305,25 @@ ends(void)
 static void
 signals(void)
 {
-	static const char *const name[] = {"TERM", "sigusr1", "10", "RTMIN+2", "HUP", "SIGPIPE"};
+	const struct {
+		const char *name;
+		int number;
+	} rows[] = {{"TERM", SIGTERM}, {"sigusr1", SIGUSR1}, {"10", 10},
+		    {"HUP", SIGHUP},   {"RTMIN+2", 36},	     {"SIGPIPE", SIGPIPE}};
+	const unsigned n = sizeof(rows) / sizeof(rows[0]);
 	struct vmpool_event event;
 	unsigned good = 0;
 
-	for (size_t i = 0; i < sizeof(name) / sizeof(name[0]); i++) {
+	for (unsigned i = 0; i < n; i++) {
 		struct vmpool_proc *proc = start("echo up; exec sleep 1000", "", NULL);
-		const int signal = vmpool_signal(name[i]);
 
-		good += proc != NULL && next(proc, &event) == 0 && signal > 0 &&
-			vmpool_proc_kill(proc, signal) == 0 && drain(proc, &event) &&
-			event.type == VMPOOL_EXIT && event.signal == signal;
+		good += proc != NULL && next(proc, &event) == 0 &&
+			vmpool_proc_kill(proc, vmpool_signal(rows[i].name)) == 0 &&
+			drain(proc, &event) && event.type == VMPOOL_EXIT &&
+			event.signal == rows[i].number;
 		vmpool_proc_free(proc);
 	}
-	result(good == sizeof(name) / sizeof(name[0]), "signals by number and name end commands");
+	result(good == n, "signals by number and name end commands");
 }
 
 static void

@@ -237,6 +237,16 @@ cuts(void **state)
 	assert_gets_empty("to");
 	run(f, 124, "yes | timeout -s INT 1 $V put - $D/vm/x");
 	assert_gets_empty("vm");
+	/* Trees: what is half done is taken back. */
+	run(f, 143,
+	    "mkdir $D/t; truncate -s 1T $D/t/endless; { $V get -r $D/in $D/to/x & get=$!;"
+	    "until ls $D/to/.vmpool-* >/dev/null; do :; done; kill -TERM $get; wait $get; }");
+	assert_gets_empty("to");
+	run(f, 143,
+	    "{ $V put -r $D/t $D/vm/x & put=$!;"
+	    "until ls $D/vm/.vmpool-*/.vmpool-* >/dev/null; do :; done; kill -TERM $put; wait "
+	    "$put; }");
+	assert_gets_empty("vm");
 	/* Its reader goes away, and so does it. */
 	run(f, 0,
 	    "{ vm cat $D/in/endless; echo $? >$D/status; } | head -c 1 >/dev/null;"
