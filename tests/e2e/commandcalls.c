@@ -247,11 +247,11 @@ deaf(void)
 	struct vmpool_proc *proc = start("exec sleep 1000", "", &opts);
 	struct vmpool_event event = {.len = 0};
 	size_t taken = 0;
-	ssize_t n;
+	ssize_t n = 0;
 
 	if (proc == NULL)
 		exit(1);
-	while ((n = vmpool_proc_write(proc, bytes, sizeof(bytes), 300)) > 0)
+	while (taken < 1000000 && (n = vmpool_proc_write(proc, bytes, sizeof(bytes), 300)) > 0)
 		taken += (size_t)n;
 	result(n == -EAGAIN && taken < 200000 && sh("echo on", "on\n"),
 	       "a command that never reads takes %zu KiB of stdin, and stops nothing", taken >> 10);
