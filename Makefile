@@ -15,10 +15,8 @@ WARN := -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes 
 	-Wpointer-arith -Wwrite-strings -Wundef -Wformat=2
 ALL_CFLAGS = -std=gnu11 -pthread -fPIC -fvisibility=default $(WARN) $(CFLAGS)
 LDLIBS := -pthread $(shell pkg-config --libs $(PKGS) 2>/dev/null || echo -luring -linih -ljansson -lxxhash)
-# For vmpool-tree alone: it brings a dozen libraries along, and 4 ms to load them.
-ARCHIVE := $(shell pkg-config --libs libarchive 2>/dev/null || echo -larchive)
 
-PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c shm/vmpooltree.c supervisor/main.c worker/main.c
+PROGRAM_SRC := shm/vmpool.c shm/vmpoolstat.c supervisor/main.c worker/main.c
 obj = $(patsubst %.c,$(B)/obj/%.o,$(filter-out $(PROGRAM_SRC),$(wildcard $(1))))
 SHM := $(call obj,shm/*.c)
 KVM := $(call obj,kvm/*.c)
@@ -27,7 +25,7 @@ SUPERVISOR := $(call obj,supervisor/*.c)
 # What the client programs share besides the library.
 CLI := $(call obj,shm/cli/*.c)
 
-BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker $(B)/libexec/vmpool-tree
+BIN := $(B)/bin/vmpoold $(B)/bin/vmpool $(B)/bin/vmpoolstat $(B)/libexec/vmpool-worker
 BENCHES := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 # The programs with crash points and the null machine compiled in (VMPOOL_TEST).
 TEST_BIN := $(B)/test/bin/vmpoold $(B)/test/bin/vmpool $(B)/test/bin/vmpoolstat $(B)/test/libexec/vmpool-worker
@@ -134,8 +132,6 @@ $(B)/bin/vmpool: $(B)/obj/shm/vmpool.o $(B)/lib/libcli.a $(SHM)
 	$(link) $(LDLIBS)
 $(B)/bin/vmpoolstat: $(B)/obj/shm/vmpoolstat.o $(B)/lib/libcli.a $(SHM)
 	$(link) $(LDLIBS)
-$(B)/libexec/vmpool-tree: $(B)/obj/shm/vmpooltree.o $(B)/lib/libcli.a $(SHM)
-	$(link) $(LDLIBS) $(ARCHIVE)
 $(B)/libexec/vmpool-worker: $(B)/obj/worker/main.o $(WORKER) $(KVM) $(SHM)
 	$(link) $(LDLIBS)
 
@@ -160,13 +156,13 @@ $(B)/tests/%: $(B)/tobj/tests/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 # Of the commands themselves.
 $(B)/tests/unit/test_cli_%: $(B)/tobj/tests/unit/test_cli_%.o $(B)/lib/libtestcli.a $(B)/lib/libtest.a
-	$(link) -lcmocka $(LDLIBS) $(ARCHIVE)
+	$(link) -lcmocka $(LDLIBS)
 $(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 $(B)/fuzz/%: $(B)/tobj/tests/fuzz/%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 
-$(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(B)/lib/libvmpool.a
+$(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,tests/e2e/lib/*.c) $(B)/lib/libvmpool.a
 	$(link)
 
 $(B)/lib/libtestcli.a: $(call tobj,$(CLI))

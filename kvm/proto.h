@@ -40,7 +40,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define PROTO_VERSION 3u /* sent in READY; host and agent must agree */
+#define PROTO_VERSION 4u /* sent in READY; host and agent must agree */
 
 #define PROTO_PAYLOAD_MAX (16u << 10) /* bytes of payload in one frame */
 #define PROTO_WINDOW (16u << 10)      /* initial credit per stream and direction, bytes */
@@ -147,6 +147,7 @@ enum proto_file_op {
 	PROTO_FILE_SETATTR = 8, /* mode, mtime */
 	PROTO_FILE_SYMLINK = 9, /* path becomes a link that says other */
 	PROTO_FILE_READLINK = 10,
+	PROTO_FILE_LINK = 11, /* path becomes another name of the file other: a hard link */
 };
 
 /* Three NUL-terminated strings follow: path, other ("" where the op has no use for
@@ -163,12 +164,12 @@ struct proto_file {
 	uint64_t length;   /* READ: at most so many, 0 = to the end; else 0 */
 };
 #define PROTO_FILE_F_PARENTS \
-	0x001u			     /* WRITE, RENAME, MKDIR, SYMLINK: make the directories above; \
-					MKDIR: its being there already is fine */
-#define PROTO_FILE_F_APPEND 0x002u   /* WRITE: to the end of what is there */
-#define PROTO_FILE_F_IN_PLACE 0x004u /* WRITE: over what is there, seen while it is written */
-#define PROTO_FILE_F_EXCL 0x008u     /* WRITE, RENAME: EEXIST rather than replace */
-#define PROTO_FILE_F_SET_MODE 0x010u /* WRITE, MKDIR, SETATTR */
+	0x001u /* WRITE, RENAME, MKDIR, SYMLINK, LINK: make the directories above; \
+		  MKDIR: its being there already is fine */
+#define PROTO_FILE_F_APPEND 0x002u    /* WRITE: to the end of what is there */
+#define PROTO_FILE_F_IN_PLACE 0x004u  /* WRITE: over what is there, seen while it is written */
+#define PROTO_FILE_F_EXCL 0x008u      /* WRITE, RENAME: EEXIST rather than replace */
+#define PROTO_FILE_F_SET_MODE 0x010u  /* WRITE, MKDIR, SETATTR */
 #define PROTO_FILE_F_SET_MTIME 0x020u /* WRITE, SETATTR */
 #define PROTO_FILE_F_NOFOLLOW 0x040u  /* STAT, SETATTR: the link itself */
 #define PROTO_FILE_F_TREE 0x080u      /* REMOVE: a directory with all that is in it */

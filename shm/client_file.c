@@ -100,7 +100,8 @@ flags_of(uint32_t op, const struct vmpool_file_opts *o)
 		       (o->sparse ? PROTO_FILE_F_SPARSE : 0);
 	case PROTO_FILE_MKDIR: return parents | mode;
 	case PROTO_FILE_RENAME: return parents | excl;
-	case PROTO_FILE_SYMLINK: return parents;
+	case PROTO_FILE_SYMLINK:
+	case PROTO_FILE_LINK: return parents;
 	case PROTO_FILE_REMOVE: return o->recursive ? PROTO_FILE_F_TREE : 0;
 	case PROTO_FILE_STAT:
 	case PROTO_FILE_SETATTR: return no_follow;
@@ -346,6 +347,13 @@ vmpool_symlink(struct vmpool_vm *vm, const char *target, const char *path,
 	       const struct vmpool_file_opts *opts)
 {
 	return run(vm, PROTO_FILE_SYMLINK, path, target, opts, NULL);
+}
+
+int
+vmpool_link(struct vmpool_vm *vm, const char *existing, const char *path,
+	    const struct vmpool_file_opts *opts)
+{
+	return run(vm, PROTO_FILE_LINK, path, existing, opts, NULL);
 }
 
 /* Set what changed says, and leave the rest. */

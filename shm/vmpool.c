@@ -9,10 +9,10 @@
 #include <string.h>
 
 static const struct cli_command *const commands[] = {
-    &cli_exec, &cli_shell, &cli_with, &cli_snapshot, &cli_fork,	   &cli_put,
-    &cli_get,  &cli_cat,   &cli_ls,   &cli_stat,     &cli_exists,  &cli_rm,
-    &cli_mv,   &cli_mkdir, &cli_ping, &cli_stats,    &cli_stat_vm, &cli_list,
-    &cli_warm, &cli_start, &cli_stop, &cli_doctor,
+    &cli_exec,	&cli_shell,   &cli_with,     &cli_snapshot, &cli_fork,	&cli_put,     &cli_get,
+    &cli_cat,	&cli_ls,      &cli_stat,     &cli_exists,   &cli_rm,	&cli_mv,      &cli_mkdir,
+    &cli_chmod, &cli_symlink, &cli_readlink, &cli_ping,	    &cli_stats, &cli_stat_vm, &cli_list,
+    &cli_warm,	&cli_start,   &cli_stop,     &cli_doctor,
 };
 
 static int

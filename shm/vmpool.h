@@ -295,7 +295,7 @@ struct vmpool_file_opts {
 	const char *root;   /* a directory of the VM: paths begin there, cannot lead out of it,
 			       and may go through no symbolic link; it neither. NULL: none */
 	int64_t timeout_ms; /* the longest silence of the VM; 0: 60 s; < 0: for ever */
-	bool parents;	    /* write, rename, mkdir, symlink: make the directories above */
+	bool parents;	    /* write, rename, mkdir, (sym)link: make the directories above */
 	bool exclusive;	    /* write, rename: fail rather than replace */
 	bool append;	    /* write: to the end of what is there; taken back if it is cut short */
 	bool in_place;	    /* write: over what is there, not whole at once; follows links */
@@ -383,6 +383,9 @@ int vmpool_set_mtime(struct vmpool_vm *vm, const char *path, const struct timesp
 /* path becomes a link that says target, which is not looked at. */
 int vmpool_symlink(struct vmpool_vm *vm, const char *target, const char *path,
 		   const struct vmpool_file_opts *opts);
+/* path becomes another name of a file that is there, not of a directory. */
+int vmpool_link(struct vmpool_vm *vm, const char *existing, const char *path,
+		const struct vmpool_file_opts *opts);
 /* What the link says: *target is a string, the caller's to free. */
 int vmpool_readlink(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts,
 		    char **target);

@@ -237,6 +237,15 @@ static const struct check {
 
 static const char *const verdict_name[] = {"ok", "note", "problem"};
 
+/* Paths are anybody's bytes: JSON takes text only, and no terminal is to be commanded. */
+static void
+make_printable(char *text)
+{
+	for (; *text != '\0'; text++)
+		if (*text < ' ' || *text > '~')
+			*text = '?';
+}
+
 static void
 print_text(const char *name, const struct finding *f)
 {
@@ -266,6 +275,8 @@ doctor_run(bool json)
 		struct finding f = {0};
 
 		checks[i].run(&f);
+		make_printable(f.text);
+		make_printable(f.remedy);
 		good &= f.verdict != BAD;
 		if (json)
 			(void)json_array_append_new(rows, json_pack("{s:s, s:s, s:s, s:s}", "check",

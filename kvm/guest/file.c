@@ -206,6 +206,7 @@ file_request(uint32_t stream, const uint8_t *bytes, size_t len)
 	case PROTO_FILE_MKDIR: r = file_mkdir(&q, &p, &st); break;
 	case PROTO_FILE_SETATTR: r = file_setattr(&q, &p, &st); break;
 	case PROTO_FILE_SYMLINK: r = file_symlink(&q, &p); break;
+	case PROTO_FILE_LINK: r = file_link(&q, &p); break;
 	default: begin(stream, &q, &p); return;
 	}
 	answer(stream, r, &st);

@@ -82,6 +82,7 @@ int file_rename(const struct file_req *q, const struct place *p) must_check;
 int file_mkdir(const struct file_req *q, const struct place *p, struct stat *st) must_check;
 int file_setattr(const struct file_req *q, const struct place *p, struct stat *st) must_check;
 int file_symlink(const struct file_req *q, const struct place *p) must_check;
+int file_link(const struct file_req *q, const struct place *p) must_check;
 
 /* file_read.c: begin (nothing to undo if it fails), then steps that each send at
  * most one frame. */

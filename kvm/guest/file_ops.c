@@ -131,3 +131,18 @@ file_symlink(const struct file_req *q, const struct place *p)
 		return parent;
 	return symlinkat(q->other, parent, name) < 0 ? -errno : 0;
 }
+
+/* Of a symbolic link, another name of the link itself. */
+int
+file_link(const struct file_req *q, const struct place *p)
+{
+	char name[PROTO_NAME_MAX + 1], new_name[PROTO_NAME_MAX + 1];
+	_cleanup_(util_closep) int from = place_parent(p, q->other, false, name), to = -1;
+
+	if (from < 0)
+		return from == -EISDIR ? -EPERM : from;
+	to = place_parent(p, q->path, has(q, PROTO_FILE_F_PARENTS), new_name);
+	if (to < 0)
+		return to == -EISDIR ? -EEXIST : to;
+	return linkat(from, name, to, new_name, 0) < 0 ? -errno : 0;
+}

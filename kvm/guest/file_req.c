@@ -26,6 +26,7 @@ static const struct {
     [PROTO_FILE_SETATTR] = {PROTO_FILE_F_NOFOLLOW | SET, .known = true},
     [PROTO_FILE_SYMLINK] = {PROTO_FILE_F_PARENTS, .known = true, .other = true},
     [PROTO_FILE_READLINK] = {.known = true},
+    [PROTO_FILE_LINK] = {PROTO_FILE_F_PARENTS, .known = true, .other = true},
 };
 
 static bool

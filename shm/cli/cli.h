@@ -39,7 +39,8 @@ extern const char cli_default_pool[];
 
 extern const struct cli_command cli_exec, cli_shell, cli_stat_vm, cli_with, cli_snapshot, cli_fork,
     cli_ping, cli_stats, cli_list, cli_warm, cli_start, cli_stop, cli_doctor, cli_put, cli_get,
-    cli_cat, cli_ls, cli_stat, cli_exists, cli_rm, cli_mv, cli_mkdir;
+    cli_cat, cli_ls, cli_stat, cli_exists, cli_rm, cli_mv, cli_mkdir, cli_chmod, cli_symlink,
+    cli_readlink;
 
 /* --- options: cli_options.c --------------------------------------------------------- */
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT
  *
  * cli_file.c - the commands on files of a VM that move no bytes: exists, rm, mv,
- * mkdir; and what all commands on files share.
+ * mkdir, chmod, symlink, readlink; and what all commands on files share.
  */
 #include "shm/cli/cli_file.h"
 
@@ -235,4 +235,130 @@ const struct cli_command cli_mv = {
     .example = "  vmpool mv /tmp/a /srv/b\n  vmpool mv /tmp/a /srv/\n",
     .usage_status = CLI_USAGE,
     .run = mv_main,
+};
+
+/* --- chmod ---------------------------------------------------------------------------------- */
+
+static int
+set_mode(struct vmpool_vm *vm, const char *path, const struct vmpool_file_opts *opts)
+{
+	return vmpool_chmod(vm, path, opts->mode, opts);
+}
+
+static int
+chmod_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
+{
+	struct cli_file_args args = CLI_FILE_ARGS;
+	struct vmpool_file_opts opts = {.recursive = false};
+	const struct cli_option options[] = {CLI_FILE_OPTIONS(&args)};
+	int status, first = cli_parse(cmd, options, CLI_COUNT(options), argc, argv, &status);
+
+	if (first < 0)
+		return status;
+	if (argc - first < 2)
+		return cli_bad_usage(cmd, "a mode and a path are needed");
+	if (!cli_file_mode(argv[first], &opts.mode))
+		return cli_bad_usage(cmd, "\"%s\" is no mode", argv[first]);
+	return for_each(pool, &args, argv + first + 1, set_mode, &opts);
+}
+
+const struct cli_command cli_chmod = {
+    .name = "chmod",
+    .args = "[OPTION]... [--] OCTAL PATH...",
+    .summary = "Change the permissions of files of the VM.",
+    .example = "  vmpool chmod 755 /srv/run.sh\n",
+    .usage_status = CLI_USAGE,
+    .run = chmod_main,
+};
+
+/* --- symbolic links -------------------------------------------------------------------------- */
+
+static int
+symlink_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
+{
+	struct cli_file_args args = CLI_FILE_ARGS;
+	struct vmpool_file_opts opts = {.parents = false};
+	const struct cli_option options[] = {
+	    {'p', "parents", NULL, "make the directories above", CLI_FLAG, &opts.parents},
+	    CLI_FILE_OPTIONS(&args),
+	};
+	struct cli_vm v;
+	int r, status, first = cli_parse(cmd, options, CLI_COUNT(options), argc, argv, &status);
+
+	if (first < 0)
+		return status;
+	if (argc - first != 2)
+		return cli_bad_usage(cmd, "TARGET and PATH are needed");
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
+		return CLI_FAILED;
+	opts.root = args.root;
+	r = vmpool_symlink(v.vm, argv[first], argv[first + 1], &opts);
+	if (r < 0)
+		cli_say_error(v.pool, r);
+	cli_vm_close(&v);
+	return r < 0 ? CLI_FAILED : 0;
+}
+
+const struct cli_command cli_symlink = {
+    .name = "symlink",
+    .args = "[OPTION]... [--] TARGET PATH",
+    .summary = "Make a symbolic link in the VM: PATH, which says TARGET.",
+    .example = "  vmpool symlink python3.11 /usr/bin/python3\n",
+    .usage_status = CLI_USAGE,
+    .run = symlink_main,
+};
+
+/* Each on a line of its own; the exit status. */
+static int
+print_targets(struct cli_vm *v, char **paths, const struct vmpool_file_opts *opts, char end)
+{
+	int status = 0;
+
+	for (; *paths != NULL; paths++) {
+		char *target = NULL;
+		int r = vmpool_readlink(v->vm, *paths, opts, &target);
+
+		if (r < 0) {
+			cli_say_error(v->pool, r);
+			status = CLI_FAILED;
+		} else {
+			cli_print_name(target, end);
+		}
+		free(target);
+	}
+	return cli_finish(status);
+}
+
+static int
+readlink_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
+{
+	struct cli_file_args args = CLI_FILE_ARGS;
+	bool zero = false;
+	const struct cli_option options[] = {
+	    {'0', "zero", NULL, "end each with a NUL, for targets with line feeds", CLI_FLAG,
+	     &zero},
+	    CLI_FILE_OPTIONS(&args),
+	};
+	struct cli_vm v;
+	int status, first = cli_parse(cmd, options, CLI_COUNT(options), argc, argv, &status);
+
+	if (first < 0)
+		return status;
+	if (first == argc)
+		return cli_bad_usage(cmd, "no path given");
+	if (cli_vm_open(&v, pool, args.wait_ms) < 0)
+		return CLI_FAILED;
+	status = print_targets(&v, argv + first, &(struct vmpool_file_opts){.root = args.root},
+			       zero ? '\0' : '\n');
+	cli_vm_close(&v);
+	return status;
+}
+
+const struct cli_command cli_readlink = {
+    .name = "readlink",
+    .args = "[OPTION]... [--] PATH...",
+    .summary = "Print what symbolic links of the VM say.",
+    .example = "  vmpool readlink /bin/sh\n",
+    .usage_status = CLI_USAGE,
+    .run = readlink_main,
 };

@@ -7,6 +7,8 @@
 
 #include "shm/cli/cli_vm.h"
 
+#include <sys/stat.h>
+
 /* Options that all of them have; CLI_FILE_OPTIONS are their rows. */
 struct cli_file_args {
 	const char *root;
@@ -37,6 +39,10 @@ char *cli_file_target(const char *path, const char *src);
 
 /* MiB of an option to bytes; NULL: 0. False: it is no number. */
 bool cli_file_limit(const char *text, uint64_t *bytes);
+
+/* A name, or a link's target, to stdout: bytes as they are, but on a terminal without what
+ * could command it. */
+void cli_print_name(const char *name, char end);
 
 /* --- a file of this host being made: cli_file_host.c ----------------------------------- */
 
@@ -73,24 +79,25 @@ void progress_init(struct progress *p, const char *what, uint64_t total, bool qu
 void progress_add(struct progress *p, uint64_t bytes);
 void progress_end(struct progress *p);
 
-/* --- trees ------------------------------------------------------------------------------- */
+/* --- the bytes of files: cli_transfer.c ------------------------------------------------- */
 
-/* What vmpool-tree is asked to do. It is a program of its own for the libraries that it
- * brings along; vmpool becomes it for -r. */
-struct tree_args {
-	struct cli_file_args file; /* root is not used */
-	bool parents, quiet;
-	uint64_t limit; /* get: bytes taken from the VM; 0 = any number */
+/* What a file of this host is like, the one in the VM becomes, unless opts say otherwise. */
+void cli_file_adopt(struct vmpool_file_opts *opts, const struct stat *st);
+
+/* From a descriptor into a file of the VM; host is for messages. 0, or CLI_FAILED and said. */
+int cli_file_send(struct cli_vm *v, int fd, const char *host, const char *guest,
+		  const struct vmpool_file_opts *opts, struct progress *progress);
+
+struct file_writer {
+	struct host_file host; /* open */
+	struct progress *progress;
+	uint64_t limit; /* of progress->done; 0 = none */
+	bool beyond;
 };
-/* Become it, to copy a directory from or to a VM; the exit status if that fails. */
-int cli_tree_exec(const char *command, const char *pool, const struct tree_args *args,
-		  const char *from, const char *to);
-
-/* cli_tree.c, in vmpool-tree: a directory of the host with all that is in it to one of the
- * VM, and back; the target must not be there, or be empty. The exit status. */
-int cli_tree_put(struct cli_vm *v, const char *host, const char *guest,
-		 const struct tree_args *args);
-int cli_tree_get(struct cli_vm *v, const char *guest, const char *host,
-		 const struct tree_args *args);
+/* From a file of the VM into w->host, which appears. 0, or CLI_FAILED and said. */
+int cli_file_fetch(struct cli_vm *v, const char *guest, const struct vmpool_file_opts *opts,
+		   struct file_writer *w);
+/* Say that the VM sent more than the limit; CLI_FAILED. */
+int cli_file_beyond(struct progress *progress, const char *guest, uint64_t limit);
 
 #endif

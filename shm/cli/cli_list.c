@@ -62,8 +62,8 @@ time_text(char buf[64], char zone[16], const struct timespec *ts)
 	return buf;
 }
 
-static void
-print_name(const char *name, char end)
+void
+cli_print_name(const char *name, char end)
 {
 	const bool terminal = isatty(STDOUT_FILENO) == 1;
 
@@ -141,7 +141,7 @@ print_list(const struct vmpool_dirent *list, size_t count, const struct ls_args 
 			printf("%s %3u %5u %5u %10llu %s ", mode_text(mode, st->mode), st->nlink,
 			       st->uid, st->gid, (unsigned long long)st->size,
 			       time_text(when, NULL, &st->mtime));
-		print_name(list[i].name, args->zero ? '\0' : '\n');
+		cli_print_name(list[i].name, args->zero ? '\0' : '\n');
 	}
 	return cli_finish(0);
 }
@@ -221,7 +221,7 @@ print_stat(const char *path, const struct vmpool_file_stat *st, bool json)
 	if (json)
 		return cli_json_print(stat_json(path, st), false);
 	printf("name:   ");
-	print_name(path, '\n');
+	cli_print_name(path, '\n');
 	printf("type:   %s\nmode:   %04o (%s)\nowner:  %u:%u\nsize:   %llu\nblocks: %llu\n"
 	       "inode:  %llu\nlinks:  %u\n",
 	       type_name(st->mode), st->mode & 07777, mode_text(mode, st->mode), st->uid, st->gid,

@@ -53,8 +53,8 @@ cli_bad_usage(const struct cli_command *cmd, const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	cli_say("%s%s%s (see %s %s--help)", cmd->name, cmd->name[0] != '\0' ? ": " : "", text,
-		program_invocation_short_name, cmd->name[0] != '\0' ? cmd->name : "");
+	cli_say("%s%s%s (see %s%s%s --help)", cmd->name, cmd->name[0] != '\0' ? ": " : "", text,
+		program_invocation_short_name, cmd->name[0] != '\0' ? " " : "", cmd->name);
 	return cmd->usage_status;
 }
 

@@ -2,40 +2,17 @@
  *
  * cli_transfer.c - put, get and cat: bytes of files between this host and a VM.
  * Nothing is held but one piece; whatever ends this program leaves no half file
- * at either end. (Trees are the work of vmpool-tree.)
+ * at either end. (Trees: cli_tree_put.c, cli_tree_get.c, by the same means.)
  */
-#include "shm/cli/cli_file.h"
+#include "shm/cli/cli_tree.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-int
-cli_tree_exec(const char *command, const char *pool, const struct tree_args *args, const char *from,
-	      const char *to)
-{
-	static const char *const dirs[] = {"../libexec", "../libexec/vmpool", NULL};
-	char path[PATH_MAX], wait[32], limit[32];
-
-	(void)snprintf(limit, sizeof(limit), "%llu", (unsigned long long)args->limit);
-	(void)snprintf(wait, sizeof(wait), "%lld", (long long)args->file.wait_ms);
-	if (!cli_find_program(path, sizeof(path), dirs, "vmpool-tree")) {
-		cli_say("vmpool-tree not found near this program (reinstall)");
-		return CLI_FAILED;
-	}
-	/* Under our own name, which its messages then have. "": nobody named a pool, and
-	 * so none can contradict a lease. */
-	(void)execl(path, program_invocation_short_name, command,
-		    pool == cli_default_pool ? "" : pool, wait, args->parents ? "parents" : "",
-		    args->quiet ? "quiet" : "", limit, from, to, (char *)NULL);
-	cli_say("%s: %s", path, strerror(errno));
-	return CLI_FAILED;
-}
 
 /* --- put --------------------------------------------------------------------------- */
 
@@ -48,7 +25,7 @@ struct put_args {
 
 struct reader {
 	int fd, error;
-	struct progress progress;
+	struct progress *progress;
 };
 
 static ssize_t
@@ -63,13 +40,12 @@ read_host(void *arg, void *buf, size_t len)
 	if (n < 0)
 		r->error = errno;
 	else
-		progress_add(&r->progress, (uint64_t)n);
+		progress_add(r->progress, (uint64_t)n);
 	return n < 0 ? -r->error : n;
 }
 
-/* What the file here is like, the one there becomes, unless options say otherwise. */
-static void
-adopt(struct vmpool_file_opts *opts, const struct stat *st)
+void
+cli_file_adopt(struct vmpool_file_opts *opts, const struct stat *st)
 {
 	if (!S_ISREG(st->st_mode))
 		return;
@@ -79,6 +55,23 @@ adopt(struct vmpool_file_opts *opts, const struct stat *st)
 	opts->set_mtime = !opts->append;
 	opts->mtime = st->st_mtim;
 	opts->sparse = !opts->append && st->st_blocks * 512 < st->st_size;
+}
+
+int
+cli_file_send(struct cli_vm *v, int fd, const char *host, const char *guest,
+	      const struct vmpool_file_opts *opts, struct progress *progress)
+{
+	struct reader reader = {.fd = fd, .progress = progress};
+	int r = vmpool_write_file_from(v->vm, guest, opts, read_host, &reader, NULL);
+
+	if (r == 0)
+		return 0;
+	progress_end(progress);
+	if (reader.error != 0)
+		cli_say("%s: %s", host, strerror(reader.error));
+	else
+		cli_say_error(v->pool, r);
+	return CLI_FAILED;
 }
 
 static int
@@ -100,25 +93,20 @@ open_host(const char *path, struct stat *st)
 static int
 put_file(struct cli_vm *v, struct put_args *args, const char *host, const char *guest)
 {
-	struct reader reader = {.error = 0};
+	struct progress progress;
 	struct stat st;
-	int r;
+	int status, fd = open_host(host, &st);
 
-	reader.fd = open_host(host, &st);
-	if (reader.fd < 0)
+	if (fd < 0)
 		return CLI_FAILED;
 	if (strcmp(host, "-") != 0)
-		adopt(&args->opts, &st);
-	progress_init(&reader.progress, guest, S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
+		cli_file_adopt(&args->opts, &st);
+	progress_init(&progress, guest, S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0,
 		      args->quiet);
-	r = vmpool_write_file_from(v->vm, guest, &args->opts, read_host, &reader, NULL);
-	progress_end(&reader.progress);
-	if (reader.error != 0)
-		cli_say("%s: %s", host, strerror(reader.error));
-	else if (r < 0)
-		cli_say_error(v->pool, r);
-	(void)close(reader.fd);
-	return r < 0 ? CLI_FAILED : 0;
+	status = cli_file_send(v, fd, host, guest, &args->opts, &progress);
+	progress_end(&progress);
+	(void)close(fd);
+	return status;
 }
 
 static int
@@ -135,10 +123,9 @@ put(const char *pool, struct put_args *args, const char *host, const char *path)
 			host);
 		return CLI_FAILED;
 	}
-	if (args->tree) {
-		status = cli_tree_exec("put", pool, &tree, host, guest);
-	} else if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
-		status = put_file(&v, args, host, guest);
+	if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
+		status = args->tree ? cli_tree_put(&v, host, guest, &tree)
+				    : put_file(&v, args, host, guest);
 		cli_vm_close(&v);
 	}
 	free(guest);
@@ -150,8 +137,6 @@ put_check(const struct cli_command *cmd, struct put_args *args, const char *host
 {
 	if (args->mode != NULL && !cli_file_mode(args->mode, &args->opts.mode))
 		return cli_bad_usage(cmd, "\"%s\" is no mode", args->mode);
-	if (args->tree && args->file.root != NULL)
-		return cli_bad_usage(cmd, "-r does not go with --root");
 	if (args->tree && (args->opts.append || args->mode != NULL || strcmp(host, "-") == 0))
 		return cli_bad_usage(cmd, "-r takes a directory, and neither -a nor -m");
 	args->opts.set_mode = args->mode != NULL;
@@ -205,50 +190,53 @@ struct get_args {
 	uint64_t limit;
 };
 
-struct writer {
-	struct host_file host;
-	struct progress progress;
-	uint64_t limit; /* 0 = none */
-	bool beyond;
-};
+int
+cli_file_beyond(struct progress *progress, const char *guest, uint64_t limit)
+{
+	progress_end(progress);
+	cli_say("%s: the VM sent more than %llu MiB", guest, (unsigned long long)(limit >> 20));
+	return CLI_FAILED;
+}
 
 static int
 write_host(void *arg, const void *buf, size_t len)
 {
-	struct writer *w = arg;
+	struct file_writer *w = arg;
 
-	progress_add(&w->progress, len);
-	w->beyond = w->limit != 0 && w->progress.done > w->limit;
+	progress_add(w->progress, len);
+	w->beyond = w->limit != 0 && w->progress->done > w->limit;
 	if (w->beyond)
 		return -EFBIG;
 	return host_file_write(&w->host, buf, len);
 }
 
-/* Bytes to a file of this host that is open; the exit status. */
-static int
-fetch(struct cli_vm *v, const char *guest, const struct vmpool_file_opts *opts, struct writer *w)
+int
+cli_file_fetch(struct cli_vm *v, const char *guest, const struct vmpool_file_opts *opts,
+	       struct file_writer *w)
 {
 	struct vmpool_file_stat st;
 	int r = vmpool_read_file_to(v->vm, guest, opts, write_host, w, &st);
 
-	progress_end(&w->progress);
 	if (r == 0)
 		r = host_file_commit(&w->host, &st);
+	if (r == 0)
+		return 0;
 	if (w->beyond)
-		cli_say("%s: the VM sent more than %llu MiB", guest,
-			(unsigned long long)(w->limit >> 20));
-	else if (w->host.error != 0)
+		return cli_file_beyond(w->progress, guest, w->limit);
+	progress_end(w->progress);
+	if (w->host.error != 0)
 		cli_say("%s: %s", w->host.path, strerror(w->host.error));
-	else if (r < 0)
+	else
 		cli_say_error(v->pool, r);
-	return r < 0 ? CLI_FAILED : 0;
+	return CLI_FAILED;
 }
 
 static int
 get_file(struct cli_vm *v, const struct get_args *args, const char *guest, const char *host)
 {
 	const struct vmpool_file_opts opts = {.root = args->file.root};
-	struct writer w = {.limit = args->limit};
+	struct progress progress;
+	struct file_writer w = {.limit = args->limit, .progress = &progress};
 	struct vmpool_file_stat st;
 	int status, r = vmpool_stat(v->vm, guest, &opts, &st);
 
@@ -257,13 +245,14 @@ get_file(struct cli_vm *v, const struct get_args *args, const char *guest, const
 		return CLI_FAILED;
 	}
 	if (S_ISDIR(st.mode)) {
-		cli_say("%s is a directory%s", guest, opts.root == NULL ? " (use -r)" : "");
+		cli_say("%s is a directory (use -r)", guest);
 		return CLI_FAILED;
 	}
 	if (host_file_open(&w.host, host, st.blocks < st.size / 512) < 0)
 		return CLI_FAILED;
-	progress_init(&w.progress, guest, st.size, args->quiet || isatty(w.host.fd) == 1);
-	status = fetch(v, guest, &opts, &w);
+	progress_init(&progress, guest, st.size, args->quiet || isatty(w.host.fd) == 1);
+	status = cli_file_fetch(v, guest, &opts, &w);
+	progress_end(&progress);
 	host_file_close(&w.host);
 	return status;
 }
@@ -297,10 +286,9 @@ get(const char *pool, const struct get_args *args, const char *guest, const char
 		cli_say("\"%s\" has no name of its own: say what it shall be called here", guest);
 		return CLI_FAILED;
 	}
-	if (args->tree) {
-		status = cli_tree_exec("get", pool, &tree, guest, host);
-	} else if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
-		status = get_file(&v, args, guest, host);
+	if (cli_vm_open(&v, pool, args->file.wait_ms) == 0) {
+		status = args->tree ? cli_tree_get(&v, guest, host, &tree)
+				    : get_file(&v, args, guest, host);
 		cli_vm_close(&v);
 	}
 	free(host);
@@ -326,8 +314,6 @@ get_main(const struct cli_command *cmd, const char *pool, int argc, char **argv)
 		return cli_bad_usage(cmd, "GUEST and HOST are needed");
 	if (!cli_file_limit(limit, &args.limit))
 		return cli_bad_usage(cmd, "\"%s\" is no number of MiB", limit);
-	if (args.tree && args.file.root != NULL)
-		return cli_bad_usage(cmd, "-r does not go with --root");
 	if (args.tree && strcmp(argv[first + 1], "-") == 0)
 		return cli_bad_usage(cmd, "-r needs a directory to make");
 	return get(pool, &args, argv[first], argv[first + 1]);
@@ -352,13 +338,14 @@ const struct cli_command cli_get = {
 static int
 cat(struct cli_vm *v, const char *path, const struct vmpool_file_opts *opts)
 {
-	struct writer w = {.limit = 0};
+	struct progress none;
+	struct file_writer w = {.progress = &none};
 	int status;
 
 	if (host_file_open(&w.host, "-", false) < 0)
 		return CLI_FAILED;
-	progress_init(&w.progress, path, 0, true);
-	status = fetch(v, path, opts, &w);
+	progress_init(&none, path, 0, true);
+	status = cli_file_fetch(v, path, opts, &w);
 	host_file_close(&w.host);
 	return status;
 }

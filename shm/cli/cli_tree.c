@@ -1,145 +1,59 @@
 /* SPDX-License-Identifier: MIT
  *
- * cli_tree.c - put -r and get -r: a directory with all that is in it, as a tar
- * archive that libarchive writes or reads here and tar there. Both ends unpack
- * into a new directory, which gets its name when all is well.
- *
- * What comes from a VM is hostile. Here it meets: a fresh directory that is
- * nobody else's, refusals of our own (tar_refuse), and libarchive's (SECURE_*).
+ * cli_tree.c - what put -r and get -r share: signals, names beside others, files with
+ * several names, and which symbolic links of a VM are taken.
  */
 #include "shm/cli/cli_tree.h"
 
-#include <archive_entry.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <ftw.h>
+#include <search.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#define COPY (64u << 10)
+/* --- signals ------------------------------------------------------------------------------- */
 
-/* Of a broken pipe to tar it is tar that says why. */
-static int
-say_archive(const char *what, struct archive *a)
+static const int ends[] = {SIGINT, SIGTERM, SIGHUP};
+static volatile sig_atomic_t caught;
+
+static void
+catch_end(int number)
 {
-	const char *why = archive_error_string(a);
-
-	if (archive_errno(a) != EPIPE)
-		cli_say("%s: %s", what, why != NULL ? why : "failed");
-	return CLI_FAILED;
+	caught = number;
 }
 
-/* --- put -r ------------------------------------------------------------------------------- */
-
-/* Owners here mean nothing there; tar knows no sockets, and the rest is for devices. */
-static bool
-prepare(struct archive_entry *e)
+void
+tree_signals_begin(void)
 {
-	const mode_t type = archive_entry_filetype(e);
+	const struct sigaction act = {.sa_handler = catch_end}; /* waits return EINTR */
+	struct sigaction old;
 
-	archive_entry_set_uid(e, 0);
-	archive_entry_set_gid(e, 0);
-	archive_entry_set_uname(e, NULL);
-	archive_entry_set_gname(e, NULL);
-	if (type == AE_IFREG || type == AE_IFDIR || type == AE_IFLNK)
-		return true;
-	cli_say("left out: %s is neither file, directory nor link", archive_entry_pathname(e));
-	return false;
+	/* One that is ignored (nohup) stays so. */
+	for (size_t i = 0; i < CLI_COUNT(ends); i++)
+		if (sigaction(ends[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+			(void)sigaction(ends[i], &act, NULL);
 }
 
-static int
-pack_data(struct archive *from, struct archive *to, const char *path)
+bool
+tree_interrupted(void)
 {
-	static char buf[COPY];
-	la_ssize_t n;
-
-	while ((n = archive_read_data(from, buf, sizeof(buf))) > 0)
-		if (archive_write_data(to, buf, (size_t)n) < 0)
-			return say_archive(path, to);
-	return n < 0 ? say_archive(path, from) : 0;
+	return caught != 0;
 }
 
-/* Each entry beneath the working directory; the exit status. The names of one file
- * after the first become links to that. */
-static int
-pack(struct archive *from, struct archive *to, struct archive_entry_linkresolver *links,
-     const char *host)
+void
+tree_signals_end(void)
 {
-	struct archive_entry *e, *later;
-	int r, status = 0;
-
-	archive_entry_linkresolver_set_strategy(links, archive_format(to));
-	while (status == 0 && (r = archive_read_next_header(from, &e)) != ARCHIVE_EOF) {
-		if (r < ARCHIVE_WARN || (archive_read_disk_can_descend(from) != 0 &&
-					 archive_read_disk_descend(from) < ARCHIVE_WARN))
-			return say_archive(host, from);
-		if (!prepare(e))
-			continue;
-		archive_entry_linkify(links, &e, &later);
-		if (archive_write_header(to, e) < ARCHIVE_WARN)
-			return say_archive(archive_entry_pathname(e), to);
-		if (archive_entry_size(e) > 0)
-			status = pack_data(from, to, archive_entry_pathname(e));
-	}
-	return status;
+	if (caught == 0)
+		return;
+	(void)signal(caught, SIG_DFL);
+	(void)raise(caught);
 }
 
-/* The working directory through tar in the VM; the exit status. */
-static int
-send_tree(struct tar *t, const char *host)
-{
-	struct archive_entry_linkresolver *links = archive_entry_linkresolver_new();
-	struct archive *from = archive_read_disk_new(), *to = archive_write_new();
-	int status = CLI_FAILED;
+/* --- names ----------------------------------------------------------------------------------- */
 
-	if (from == NULL || to == NULL || links == NULL ||
-	    archive_write_set_format_gnutar(to) != ARCHIVE_OK ||
-	    archive_read_disk_set_symlink_physical(from) != ARCHIVE_OK ||
-	    archive_write_open(to, t, NULL, tar_write, NULL) != ARCHIVE_OK ||
-	    archive_read_disk_open(from, ".") != ARCHIVE_OK)
-		cli_say("%s: cannot be packed", host);
-	else
-		status = pack(from, to, links, host);
-	if (status == 0 && archive_write_close(to) != ARCHIVE_OK)
-		status = say_archive(host, to);
-	if (status != 0)
-		(void)archive_write_fail(to);
-	(void)archive_write_free(to);
-	(void)archive_read_free(from);
-	archive_entry_linkresolver_free(links);
-	return status;
-}
-
-static int
-entry_found(void *arg, const struct vmpool_dirent *entry)
-{
-	(void)arg;
-	(void)entry;
-	return 1;
-}
-
-/* Is the place free, so that a rename will do? 0 or a said error. */
-static int
-check_guest(struct cli_vm *v, const char *guest)
-{
-	int r = vmpool_list_dir_each(v->vm, guest, NULL, entry_found, NULL);
-
-	if (r == 0 || r == VMPOOL_EFILE_NOTFOUND)
-		return 0;
-	if (r > 0)
-		cli_say("%s exists in the VM and is not empty", guest);
-	else
-		cli_say_error(v->pool, r);
-	return CLI_FAILED;
-}
-
-/* A name beside path, of the VM or of this host; freed by the caller. */
-static char *
-name_beside(const char *path)
+char *
+tree_name_beside(const char *path)
 {
 	size_t len = strlen(path);
 	uint64_t x = cli_now();
@@ -155,226 +69,103 @@ name_beside(const char *path)
 		   : out;
 }
 
-static int
-put_into(struct cli_vm *v, const char *host, const char *dir, struct progress *p)
+char *
+tree_join(const char *dir, const char *name)
 {
-	struct tar t;
-	int status;
+	char *out;
 
-	if (tar_start(&t, v, dir, true, p) < 0)
-		return CLI_FAILED;
-	status = send_tree(&t, host);
-	if (status != 0)
-		tar_abort(&t);
-	return tar_finish(&t, status != 0 && !t.broken) ? status : CLI_FAILED;
+	if (asprintf(&out, "%s%s%s", dir, dir[0] != '\0' ? "/" : "", name) >= 0)
+		return out;
+	cli_say("out of memory");
+	return NULL;
 }
 
-int
-cli_tree_put(struct cli_vm *v, const char *host, const char *guest, const struct tree_args *args)
-{
-	const struct vmpool_file_opts make = {.set_mode = true,
-					      .mode = 0700,
-					      .parents = args->parents},
-				      all = {.recursive = true};
-	struct progress p;
-	char *temp;
-	int r, status;
+/* --- files with several names ------------------------------------------------------------- */
 
-	if (chdir(host) < 0) {
-		cli_say("%s: %s", host, strerror(errno));
-		return CLI_FAILED;
-	}
-	if (check_guest(v, guest) != 0)
-		return CLI_FAILED;
-	progress_init(&p, guest, 0, args->quiet);
-	temp = name_beside(guest);
-	r = temp != NULL ? vmpool_mkdir(v->vm, temp, &make) : -ENOMEM;
-	status = r == 0 ? put_into(v, host, temp, &p) : CLI_FAILED;
-	progress_end(&p);
-	if (status == 0)
-		r = vmpool_rename(v->vm, temp, guest, NULL);
-	if (r < 0)
-		cli_say_error(v->pool, r);
-	if (temp != NULL && (r < 0 || status != 0))
-		(void)vmpool_remove_file(v->vm, temp, &all);
-	free(temp);
-	return r < 0 ? CLI_FAILED : status;
-}
-
-/* --- get -r ------------------------------------------------------------------------------- */
+struct seen {
+	struct tree_id id;
+	char path[];
+};
 
 static int
-unpack_data(struct archive *from, struct archive *to, const char *path)
+compare(const void *a, const void *b)
 {
-	const void *buf;
-	int64_t at;
-	size_t len;
-	int r;
+	const struct seen *x = a, *y = b;
 
-	while ((r = archive_read_data_block(from, &buf, &len, &at)) == ARCHIVE_OK)
-		if (archive_write_data_block(to, buf, len, at) < ARCHIVE_OK)
-			return say_archive(path, to);
-	return r == ARCHIVE_EOF ? 0 : say_archive(path, from);
+	return memcmp(&x->id, &y->id, sizeof(x->id));
 }
 
-static int
-unpack_entry(struct archive *from, struct archive *to, struct archive_entry *e)
+const char *
+tree_names_first(struct tree_names *names, const struct tree_id *id, const char *path)
 {
-	const char *path = archive_entry_pathname(e), *why = tar_refuse(e);
-	int status = 0;
+	struct seen *new = malloc(sizeof(*new) + strlen(path) + 1);
+	struct seen **at;
 
-	if (why != NULL) {
-		cli_say("refused: the VM sent %s: \"%s\"", why, path != NULL ? path : "?");
-		return CLI_FAILED;
-	}
-	if (archive_write_header(to, e) < ARCHIVE_OK)
-		return say_archive(path, to);
-	if (archive_entry_size(e) > 0)
-		status = unpack_data(from, to, path);
-	if (status == 0 && archive_write_finish_entry(to) < ARCHIVE_OK)
-		status = say_archive(path, to);
-	return status;
+	if (new == NULL)
+		return NULL;
+	new->id = *id;
+	(void)strcpy(new->path, path);
+	at = tsearch(new, &names->root, compare);
+	if (at != NULL && *at == new)
+		return NULL;
+	free(new);
+	return at != NULL ? (*at)->path : NULL;
 }
 
-/* What tar in the VM packs, into the working directory; the exit status, or -1 if
- * there is nothing to unpack: then tar says why. */
-static int
-receive_tree(struct tar *t, const char *guest)
+void
+tree_names_fini(struct tree_names *names)
 {
-	struct archive *from = archive_read_new(), *to = archive_write_disk_new();
-	struct archive_entry *e;
-	int r = ARCHIVE_OK, status = 0;
-
-	/* Not PERM: the umask counts, and there is no set-user-ID from a VM. */
-	if (from == NULL || to == NULL || archive_read_support_format_tar(from) < ARCHIVE_WARN ||
-	    archive_write_disk_set_options(
-		to, ARCHIVE_EXTRACT_TIME | ARCHIVE_EXTRACT_SPARSE | ARCHIVE_EXTRACT_UNLINK |
-			ARCHIVE_EXTRACT_SECURE_SYMLINKS | ARCHIVE_EXTRACT_SECURE_NODOTDOT |
-			ARCHIVE_EXTRACT_SECURE_NOABSOLUTEPATHS) != 0 ||
-	    archive_read_open(from, t, NULL, tar_read, NULL) != ARCHIVE_OK)
-		status = -1;
-	while (status == 0 && (r = archive_read_next_header(from, &e)) != ARCHIVE_EOF)
-		status = r < ARCHIVE_WARN ? say_archive(guest, from) : unpack_entry(from, to, e);
-	if (status == 0 && archive_write_close(to) < ARCHIVE_OK)
-		status = say_archive(guest, to);
-	/* Otherwise directories would get their modes, and could not be emptied. */
-	if (status != 0)
-		(void)archive_write_fail(to);
-	(void)archive_write_free(to);
-	(void)archive_read_free(from);
-	return status;
+	tdestroy(names->root, free);
+	names->root = NULL;
 }
 
-static int
-remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
-{
-	(void)st;
-	/* The top itself is no name in the working directory. */
-	if (ftw->level == 0)
-		return 0;
-	return unlinkat(AT_FDCWD, path + ftw->base, type == FTW_DP ? AT_REMOVEDIR : 0);
-}
+/* --- symbolic links of a VM ----------------------------------------------------------------- */
 
-/* What was unpacked so far: ours alone, but with names that are not. */
-static void
-remove_tree(const char *dir)
-{
-	(void)nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_CHDIR);
-	(void)rmdir(dir);
-}
-
-/* The directory of the VM into the working directory; the exit status. */
-static int
-unpack(struct cli_vm *v, const char *guest, uint64_t limit, struct progress *p)
-{
-	struct tar t;
-	int status;
-
-	if (tar_start(&t, v, guest, false, p) < 0)
-		return CLI_FAILED;
-	t.limit = limit;
-	status = receive_tree(&t, guest);
-	if (status > 0)
-		tar_abort(&t);
-	if (!tar_finish(&t, status > 0))
-		return CLI_FAILED;
-	if (status < 0)
-		cli_say("%s: cannot be unpacked", guest);
-	return status == 0 ? 0 : CLI_FAILED;
-}
-
-static int
-get_into(struct cli_vm *v, const char *guest, const char *dir, uint64_t limit, struct progress *p)
-{
-	int back = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC), status = CLI_FAILED;
-
-	if (back < 0 || chdir(dir) < 0)
-		cli_say("%s: %s", dir, strerror(errno));
-	else
-		status = unpack(v, guest, limit, p);
-	if (back >= 0 && fchdir(back) < 0)
-		status = CLI_FAILED;
-	if (back >= 0)
-		(void)close(back);
-	return status;
-}
-
-/* Is the place free, so that a rename will do? */
+/* A relative path that goes only down. */
 static bool
-check_host(const char *host)
+goes_down(const char *path)
 {
-	struct stat st;
+	const char *p = path;
 
-	/* rmdir takes empty directories only; it is made again in a moment. */
-	if (lstat(host, &st) < 0 || (S_ISDIR(st.st_mode) && rmdir(host) == 0))
-		return true;
-	cli_say("%s: %s", host, strerror(S_ISDIR(st.st_mode) ? errno : EEXIST));
-	return false;
+	if (path[0] == '\0' || path[0] == '/')
+		return false;
+	while ((p = strstr(p, "..")) != NULL) {
+		if ((p == path || p[-1] == '/') && (p[2] == '\0' || p[2] == '/'))
+			return false;
+		p += 2;
+	}
+	return true;
 }
 
-static int
-give_name(const char *temp, const char *host, uint32_t mode)
+/* Names in a path that goes down. */
+static unsigned
+depth(const char *path)
 {
-	mode_t mask = umask(0);
+	unsigned n = 0;
 
-	(void)umask(mask);
-	if (chmod(temp, mode & 0777 & ~mask) == 0 && rename(temp, host) == 0)
-		return 0;
-	cli_say("%s: %s", host, strerror(errno));
-	return CLI_FAILED;
+	while (*(path += strspn(path, "/")) != '\0') {
+		size_t len = strcspn(path, "/");
+
+		n += !(len == 1 && path[0] == '.');
+		path += len;
+	}
+	return n;
 }
 
-int
-cli_tree_get(struct cli_vm *v, const char *guest, const char *host, const struct tree_args *args)
+bool
+tree_stays_inside(const char *path, const char *target)
 {
-	struct progress p;
-	struct vmpool_file_stat st;
-	int r = vmpool_stat(v->vm, guest, NULL, &st), status = CLI_FAILED;
-	char *temp;
+	unsigned above = depth(path);
 
-	if (r < 0) {
-		cli_say_error(v->pool, r);
-		return CLI_FAILED;
+	for (above -= above > 0; strncmp(target, "..", 2) == 0; above--) {
+		if (target[2] != '/' && target[2] != '\0')
+			break;
+		if (above == 0)
+			return false;
+		target += 2;
+		target += strspn(target, "/");
+		if (*target == '\0')
+			return true;
 	}
-	if (!S_ISDIR(st.mode)) {
-		cli_say("%s is no directory (leave out -r)", guest);
-		return CLI_FAILED;
-	}
-	if (!check_host(host))
-		return CLI_FAILED;
-	temp = name_beside(host);
-	if (temp == NULL || mkdir(temp, 0700) < 0) {
-		cli_say("%s: %s", host, strerror(errno));
-		free(temp);
-		return CLI_FAILED;
-	}
-	progress_init(&p, guest, 0, args->quiet);
-	status = get_into(v, guest, temp, args->limit, &p);
-	progress_end(&p);
-	if (status == 0)
-		status = give_name(temp, host, st.mode);
-	if (status != 0)
-		remove_tree(temp);
-	free(temp);
-	return status;
+	return goes_down(target);
 }

@@ -36,6 +36,10 @@ cli_say(const char *fmt, ...)
 	va_start(ap, fmt);
 	(void)vsnprintf(line + n, sizeof(line) - (size_t)n - 1, fmt, ap);
 	va_end(ap);
+	/* Names of files may stand in it: one line it is, which commands no terminal. */
+	for (char *p = line; *p != '\0'; p++)
+		if ((unsigned char)*p < ' ' || *p == 0x7f)
+			*p = '?';
 	(void)strcat(line, "\n");
 	/* One write: lines of several processes do not mix. */
 	(void)!write(STDERR_FILENO, line, strlen(line));

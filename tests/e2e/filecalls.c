@@ -2,46 +2,17 @@
  *
  * filecalls.c - a client that borrows one VM and moves files in and out of it:
  * large ones byte for byte, with their times printed; a full disk; transfers
- * beside commands; odd names. Run by files.sh; prints TAP.
+ * beside commands; odd names; links and modes; each error. Run by files.sh; prints TAP.
  *
  * Usage: filecalls POOL MIB
  */
-#include "shm/vmpool.h"
+#include "tests/e2e/lib/e2eclient.h"
 
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
-
-static struct vmpool *pool;
-static struct vmpool_vm *vm;
-static unsigned count;
-
-static void __attribute__((format(printf, 2, 3))) result(bool ok, const char *fmt, ...)
-{
-	va_list ap;
-
-	printf("%sok %u - ", ok ? "" : "not ", ++count);
-	va_start(ap, fmt);
-	(void)vprintf(fmt, ap);
-	va_end(ap);
-	printf("\n");
-	if (!ok)
-		printf("# %s\n", vmpool_error(pool));
-	(void)fflush(stdout);
-}
-
-static double
-seconds(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
-}
 
 /* Bytes that are known without being kept: a generator for each end. */
 struct bytes {
@@ -100,19 +71,6 @@ large(uint64_t mib)
 	result(r == 0 && down.left == 0 && down.wrong == 0 && st.size == mib << 20,
 	       "%u MiB down, byte for byte (%.1f MiB/s)", (unsigned)mib,
 	       (double)mib / (seconds() - start));
-}
-
-static bool
-sh(const char *script, const char *want)
-{
-	const char *const argv[] = {"sh", "-c", script, NULL};
-	struct vmpool_result r;
-	bool ok = vmpool_exec(vm, argv, NULL, &r) == 0 && strcmp(r.out, want) == 0;
-
-	if (!ok)
-		printf("# \"%s\" printed \"%s\"\n", script, r.out != NULL ? r.out : "");
-	vmpool_result_fini(&r);
-	return ok;
 }
 
 static void
@@ -200,23 +158,156 @@ special(void)
 	result(r == VMPOOL_EFILE_PERM, "where nothing can be made is told apart");
 }
 
+/* --- modes, times, links, sizes ---------------------------------------------------------- */
+
+static bool
+stat_is(const char *path, uint32_t mode, uint64_t size, int64_t sec, long nsec)
+{
+	const struct vmpool_file_opts opts = {.no_follow = true};
+	struct vmpool_file_stat st;
+
+	return vmpool_stat(vm, path, &opts, &st) == 0 && st.mode == mode && st.size == size &&
+	       st.mtime.tv_sec == sec && st.mtime.tv_nsec == nsec;
+}
+
+static void
+attributes(void)
+{
+	static char holes[4 << 20];
+	const struct timespec old = {-5, 123456789}, late = {4102444800, 999999999};
+	const struct vmpool_file_opts sparse = {.sparse = true}, append = {.append = true},
+				      link = {.no_follow = true};
+	struct vmpool_file_stat st;
+	char *target = NULL;
+	bool ok = vmpool_write_file(vm, "/tmp/empty", NULL, "", 0) == 0 &&
+		  vmpool_chmod(vm, "/tmp/empty", 04711, NULL) == 0 &&
+		  vmpool_set_mtime(vm, "/tmp/empty", &old, NULL) == 0;
+
+	result(ok && stat_is("/tmp/empty", S_IFREG | 04711, 0, -5, 123456789),
+	       "an empty file; a mode and a time of before 1970, to the nanosecond");
+	ok = vmpool_write_file(vm, "/tmp/holes", &sparse, holes, sizeof(holes)) == 0 &&
+	     vmpool_stat(vm, "/tmp/holes", NULL, &st) == 0;
+	result(ok && st.size == sizeof(holes) && st.blocks == 0, "holes take no blocks");
+	ok = vmpool_write_file(vm, "/tmp/grown", NULL, "a\0", 2) == 0 &&
+	     vmpool_write_file(vm, "/tmp/grown", &append, "\nb", 2) == 0;
+	result(ok && sh("od -An -c /tmp/grown", "   a  \\0  \\n   b\n"), "bytes are appended");
+	ok = vmpool_symlink(vm, "no\nsuch \xff", "/tmp/link", NULL) == 0 &&
+	     vmpool_set_mtime(vm, "/tmp/link", &late, &link) == 0 &&
+	     vmpool_readlink(vm, "/tmp/link", NULL, &target) == 0 &&
+	     strcmp(target, "no\nsuch \xff") == 0;
+	free(target);
+	result(ok && stat_is("/tmp/link", S_IFLNK | 0777, 9, 4102444800, 999999999) &&
+		   vmpool_file_exists(vm, "/tmp/link", NULL) == 0,
+	       "a link to nothing, with a time of its own");
+}
+
+/* 255 bytes are a name, 256 are none. */
+static void
+long_names(void)
+{
+	char path[5 + 256 + 1] = "/tmp/";
+	int r;
+
+	(void)memset(path + 5, 'n', 256);
+	path[5 + 255] = '\0';
+	result(vmpool_write_file(vm, path, NULL, "x", 1) == 0 &&
+		   vmpool_file_exists(vm, path, NULL) == 1,
+	       "a name may have 255 bytes");
+	path[5 + 255] = 'n';
+	path[5 + 256] = '\0';
+	r = vmpool_write_file(vm, path, NULL, "x", 1);
+	result(r == VMPOOL_EFILE_IO && strstr(vmpool_error(pool), "ENAMETOOLONG") != NULL,
+	       "and no more");
+}
+
+/* --- errors -------------------------------------------------------------------------------- */
+
+/* What is done to a path: each row of the table below ends as it says. */
+static int
+attempt(char what, const char *path, const struct vmpool_file_opts *opts)
+{
+	struct vmpool_dirent *list = NULL;
+	void *buf = NULL;
+	char *target = NULL;
+	size_t n = 0;
+	int r;
+
+	switch (what) {
+	case 'r': r = vmpool_read_file(vm, path, opts, &buf, &n); break;
+	case 'w': r = vmpool_write_file(vm, path, opts, "x", 1); break;
+	case 'l': r = vmpool_list_dir(vm, path, opts, &list, &n); break;
+	case 'd': r = vmpool_mkdir(vm, path, opts); break;
+	case 'k': r = vmpool_readlink(vm, path, opts, &target); break;
+	default: r = vmpool_remove_file(vm, path, opts); break;
+	}
+	free(buf);
+	free(target);
+	vmpool_list_dir_free(list, n);
+	return r;
+}
+
+static void
+errors(void)
+{
+	static const struct vmpool_file_opts none, in_place = {.in_place = true},
+						   root = {.root = "/tmp/e"};
+	static const struct {
+		char what;
+		const char *path, *name;
+		const struct vmpool_file_opts *opts;
+		int want;
+	} rows[] = {
+	    {'r', "/tmp/e/none", "ENOENT", &none, VMPOOL_EFILE_NOTFOUND},
+	    {'w', "/sys/kernel/new", "EACCES", &none, VMPOOL_EFILE_PERM},
+	    {'r', "/tmp/e", "EISDIR", &none, VMPOOL_EFILE_ISDIR},
+	    {'w', "/tmp/e", "EISDIR", &none, VMPOOL_EFILE_ISDIR},
+	    {'r', "/tmp/e/file/x", "ENOTDIR", &none, VMPOOL_EFILE_NOTDIR},
+	    {'l', "/tmp/e/file", "ENOTDIR", &none, VMPOOL_EFILE_NOTDIR},
+	    {'r', "/tmp/e/loop", "ELOOP", &none, VMPOOL_EFILE_LINKS},
+	    {'d', "/tmp/e/file", "EEXIST", &none, VMPOOL_EFILE_EXISTS},
+	    {'u', "/tmp/e", "ENOTEMPTY", &none, VMPOOL_EFILE_NOTEMPTY},
+	    {'w', "/tmp/e/ro/new", "EROFS", &none, VMPOOL_EFILE_READONLY},
+	    {'w', "/tmp/e/small/new", "ENOSPC", &none, VMPOOL_EFILE_NOSPACE},
+	    {'u', "/tmp/e/ro", "EBUSY", &none, VMPOOL_EFILE_IO},
+	    {'w', "/tmp/e/busy", "ETXTBSY", &in_place, VMPOOL_EFILE_IO},
+	    {'k', "/tmp/e/file", "EINVAL", &none, VMPOOL_EFILE_IO},
+	    {'r', "../e/file", "EXDEV", &root, VMPOOL_EFILE_PERM},
+	    {'r', "/../../etc/passwd", "EXDEV", &root, VMPOOL_EFILE_PERM},
+	    {'r', "out/passwd", "ELOOP", &root, VMPOOL_EFILE_LINKS},
+	    {'w', "out/new", "ELOOP", &root, VMPOOL_EFILE_LINKS},
+	};
+	unsigned wrong = 0;
+
+	(void)sh("mkdir /tmp/e /tmp/e/ro /tmp/e/small; cd /tmp/e; echo >file; ln -s loop loop;"
+		 "ln -s /etc out; mount -t tmpfs -o ro none ro;"
+		 "mount -t tmpfs -o size=4k none small; head -c 4096 /dev/zero >small/all;"
+		 "cp /bin/busybox busy; ln -s busy sleep; ./busy sleep 1000 &",
+		 "");
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		int r = attempt(rows[i].what, rows[i].path, rows[i].opts);
+
+		if (r == rows[i].want && strstr(vmpool_error(pool), rows[i].name) != NULL)
+			continue;
+		printf("# %c %s: %d, %s\n", rows[i].what, rows[i].path, r,
+		       r == 0 ? "" : vmpool_error(pool));
+		wrong++;
+	}
+	result(wrong == 0 && sh("cat /etc/new 2>&1 | wc -l", "1\n"),
+	       "each error is told apart, with the VM's own name for it");
+}
+
 int
 main(int argc, char **argv)
 {
-	const struct vmpool_acquire_opts wait = {.timeout_ms = 180000};
-
-	if (argc != 3 || vmpool_attach(&pool, argv[1]) < 0 ||
-	    vmpool_acquire(pool, &wait, &vm) < 0) {
-		fprintf(stderr, "filecalls: no VM: %s\n", vmpool_error(pool));
+	if (argc != 3 || !e2e_begin(argv[1]))
 		return 1;
-	}
 	large((uint64_t)atoi(argv[2]));
 	full();
 	at_once();
 	odd_names();
 	special();
-	printf("1..%u\n", count);
-	(void)vmpool_release(vm);
-	vmpool_detach(pool);
-	return 0;
+	attributes();
+	long_names();
+	errors();
+	return e2e_end();
 }

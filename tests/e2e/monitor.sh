@@ -18,6 +18,11 @@ json_lines() { [ "$(grep -cE '^\{.*\}$' "$TMP/out")" -eq "$1" ] && [ "$(wc -l <"
 vmpool 60 doctor
 out_has . && { is 0 || is 1; }
 result $? "doctor speaks without a pool"
+run 60 "$BIN/vmpool" doctor --json
+checks=$(grep -c '"check"' "$TMP/out")
+VMPOOL_GUEST=$'/no\xff' run 60 "$BIN/vmpool" doctor --json
+is 1 && out_has '/no\?' && [ "$checks" -gt 5 ] && [ "$(grep -c '"check"' "$TMP/out")" -eq "$checks" ]
+result $? "its JSON has every check, whatever bytes there are in paths"
 if grep -q '^flags.*\(vmx\|svm\)' /proc/cpuinfo || [ ! -w /dev/kvm ]; then
 	skip "doctor says why KVM is not used" "KVM is real or absent here"
 else

@@ -84,6 +84,21 @@ vmpool() {
 	run "$secs" "$BIN/vmpool" -p "$POOL" "$@"
 }
 
+# run_client SECS NAME [ARG]...: a client of the library on this pool, whose tests are ours.
+run_client() {
+	local line
+	run "$1" "${BIN%/bin}/e2e/$2" "$POOL" "${@:3}"
+	cp "$TMP/out" "$TMP/calls"
+	while read -r line; do
+		case $line in
+		ok*) result 0 "${line#ok * - }" ;;
+		'not ok'*) result 1 "${line#not ok * - }" ;;
+		esac
+	done <"$TMP/calls"
+	[ "$STATUS" -eq 0 ] && [ "$(tail -n 1 "$TMP/calls")" = "1..$(grep -c '^ok' "$TMP/calls")" ]
+	result $? "$2 has done all of it"
+}
+
 # until_true SECS COMMAND...: try until it succeeds.
 until_true() {
 	local end=$((SECONDS + $1 * SLOW))

@@ -77,7 +77,7 @@ filetest_begin(struct filetest *f, const struct peer_file *file)
 
 	if (file->root == NULL) {
 		abs.path = absolute(path, file->path);
-		if (file->head.op == PROTO_FILE_RENAME)
+		if (file->head.op == PROTO_FILE_RENAME || file->head.op == PROTO_FILE_LINK)
 			abs.other = absolute(other, file->other);
 	}
 	abs.root = absolute(root, file->root);

@@ -160,12 +160,12 @@ jobtest_teardown(void **state)
 }
 
 uint32_t
-start_file(struct fixture *f, struct peer *peer, uint32_t stream)
+start_file(struct fixture *f, struct peer *peer, uint32_t stream, uint32_t op)
 {
 	struct {
 		struct proto_file file;
 		char strings[8];
-	} req = {{.op = PROTO_FILE_READ}, "/etc"};
+	} req = {{.op = op}, "/etc"};
 	size_t off = fake.to_len;
 	struct proto_hdr hdr;
 

@@ -58,8 +58,8 @@ bool client_hears(struct peer *peer, struct ring_rec *rec);
 
 void pump_all(struct fixture *f);
 
-/* A command of a client, pumped; returns what the guest knows it by. */
-uint32_t start_file(struct fixture *f, struct peer *peer, uint32_t stream);
+/* A file operation or a command of a client, pumped; returns what the guest knows it by. */
+uint32_t start_file(struct fixture *f, struct peer *peer, uint32_t stream, uint32_t op);
 uint32_t start_command(struct fixture *f, struct peer *peer, uint32_t stream, uint32_t timeout_ms);
 
 #endif

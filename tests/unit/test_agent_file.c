@@ -366,6 +366,13 @@ test_mkdir_and_attributes(void **state)
 			    "\xff\n");
 	assert_int_equal(ERR(f, .head = {.op = PROTO_FILE_SYMLINK}, .path = "link", .other = "x"),
 			 EEXIST);
+	assert_int_equal(ERR(f, .head = {.op = PROTO_FILE_LINK}, .path = "name", .other = "file"),
+			 0);
+	assert_int_equal(RUN(f, .head = {.op = PROTO_FILE_STAT}, .path = "name")->done.stat.nlink,
+			 2);
+	assert_int_equal(ERR(f, .head = {.op = PROTO_FILE_LINK}, .path = "name", .other = "file"),
+			 EEXIST);
+	assert_int_equal(ERR(f, .head = {.op = PROTO_FILE_LINK}, .path = "x", .other = "d"), EPERM);
 	r = RUN(f, .head = touch_link, .path = "link");
 	assert_int_equal(r->done.err, 0);
 	assert_int_equal(r->done.stat.mtime_sec, 77);

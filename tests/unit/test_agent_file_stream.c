@@ -258,7 +258,7 @@ static const struct {
 	const char *other, *says;
 } bad[] = {
     {{.op = 0}, "", "no known operation"},
-    {{.op = 11}, "", "no known operation"},
+    {{.op = PROTO_FILE_LINK + 1}, "", "no known operation"},
     {{.op = UINT32_MAX}, "", "no known operation"},
     {{.op = PROTO_FILE_WRITE, .flags = ALL_FLAGS + 1}, "", "flags"},
     {{.op = PROTO_FILE_READ, .flags = PROTO_FILE_F_PARENTS}, "", "flags"},

@@ -86,7 +86,7 @@ test_root_cannot_be_left(void **state)
 	for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
 		const bool link = strcmp(ways[i], "file") == 0;
 
-		for (uint32_t op = PROTO_FILE_READ; op <= PROTO_FILE_READLINK; op++) {
+		for (uint32_t op = PROTO_FILE_READ; op <= PROTO_FILE_LINK; op++) {
 			const struct peer_file file = {
 			    {.op = op,
 			     .flags = op == PROTO_FILE_SETATTR	? SET_MODE
@@ -95,7 +95,9 @@ test_root_cannot_be_left(void **state)
 				      : op == PROTO_FILE_MKDIR	? PARENTS
 								: 0},
 			    ways[i],
-			    op == PROTO_FILE_RENAME || op == PROTO_FILE_SYMLINK ? "b" : NULL,
+			    op == PROTO_FILE_RENAME || op == PROTO_FILE_SYMLINK ? "b"
+			    : op == PROTO_FILE_LINK				? "a"
+										: NULL,
 			    "root"};
 			uint32_t err = 0;
 
@@ -108,6 +110,10 @@ test_root_cannot_be_left(void **state)
 			    !(link && err == EEXIST))
 				fail_msg("operation %u on %s: %s", op, ways[i], strerror((int)err));
 		}
+		if (!link)
+			assert_int_not_equal(ERR(f, .head = {.op = PROTO_FILE_LINK}, .path = "c",
+						 .other = ways[i], .root = "root"),
+					     0);
 		if (!link)
 			assert_int_not_equal(ERR(f, .head = {.op = PROTO_FILE_RENAME}, .path = "a",
 						 .other = ways[i], .root = "root"),

@@ -268,6 +268,10 @@ names(void **state)
 	assert_int_equal(
 	    vmpool_stat(f->vm, in("link"), &(struct vmpool_file_opts){.no_follow = true}, &st), 0);
 	assert_true(S_ISLNK(st.mode));
+	assert_int_equal(vmpool_link(f->vm, in("b"), in("c"), NULL), 0);
+	assert_int_equal(vmpool_stat(f->vm, in("c"), NULL, &st), 0);
+	assert_int_equal(st.nlink, 2);
+	assert_int_equal(vmpool_link(f->vm, in("b"), in("c"), NULL), VMPOOL_EFILE_EXISTS);
 	assert_int_equal(vmpool_remove_file(f->vm, in("b"), NULL), 0);
 	assert_int_equal(vmpool_file_exists(f->vm, in("link"), NULL), 0);
 }
@@ -338,6 +342,9 @@ root(void **state)
 		     "leads out of the root (EXDEV)");
 	assert_int_equal(vmpool_symlink(f->vm, "x", "link", &o), 0);
 	assert_error(f, vmpool_stat(f->vm, "link/y", &o, &st), VMPOOL_EFILE_LINKS,
+		     "a symbolic link is in the way (ELOOP)");
+	assert_int_equal(vmpool_link(f->vm, "x/y", "z/new", &o), 0);
+	assert_error(f, vmpool_link(f->vm, "link/y", "new", &o), VMPOOL_EFILE_LINKS,
 		     "a symbolic link is in the way (ELOOP)");
 }
 

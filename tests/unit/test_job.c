@@ -41,7 +41,7 @@ test_file_there_and_back(void **state)
 	struct proto_file_done done = {.err = 2};
 	uint8_t payload[RING_PAYLOAD_MAX];
 	struct ring_rec rec;
-	uint32_t id = start_file(f, &f->holder, 5);
+	uint32_t id = start_file(f, &f->holder, 5, PROTO_FILE_READ);
 
 	assert_int_equal(job_deadline(f->job), 0);
 	guest_says(PROTO_STDOUT, id, "hello", 5);
@@ -255,7 +255,7 @@ test_client_violations_end_the_vm(void **state)
 		struct fixture *f = inner;
 
 		start_command(f, &f->holder, 5, 0);
-		start_file(f, &f->holder, 7);
+		start_file(f, &f->holder, 7, PROTO_FILE_READ);
 		assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 5, zeros, 1), 0);
 		assert_int_equal(client_says(&f->holder, PROTO_STDIN, 0, 7, zeros, 1), 0);
 		pump_all(f);
@@ -297,7 +297,7 @@ test_forged_file_frames_end_the_vm(void **state)
 	for (size_t i = 0; i < ARRAY_SIZE(forged_files); i++) {
 		struct fixture *f = inner;
 		uint32_t command = start_command(f, &f->holder, 5, 0);
-		uint32_t file = start_file(f, &f->holder, 7);
+		uint32_t file = start_file(f, &f->holder, 7, PROTO_FILE_READ);
 
 		guest_says(PROTO_STDOUT, file, zeros, 1);
 		guest_says(forged_files[i].type, forged_files[i].file ? file : command, zeros,

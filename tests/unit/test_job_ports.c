@@ -6,6 +6,7 @@
 #include "shm/slot.h"
 #include "tests/lib/jobtest.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <string.h>
 
@@ -289,6 +290,68 @@ leaving_in_the_middle_of_a_request(void **state)
 	assert_told_nothing();
 	guest_ends(f, hdr.stream);
 	assert_int_equal(a->port.state, PORT_GONE);
+	jobtest_leave(f, a);
+}
+
+/* Its client leaves in the middle: the guest hears KILL, and never the end of the bytes,
+ * for then half a file would appear. */
+static void
+leaving_cuts_what_it_writes(void **state)
+{
+	struct fixture *f = *state;
+	struct peer *a = jobtest_join(f);
+	const struct proto_file_done cancelled = {.err = ECANCELED};
+	uint32_t id = start_file(f, a, 5, PROTO_FILE_WRITE), more = 100;
+
+	(void)assert_told(PROTO_FILE, id);
+	assert_int_equal(client_says(a, PROTO_STDIN, 0, 5, zeros, 1000), 0);
+	pump_all(f);
+	(void)assert_told(PROTO_STDIN, id);
+	/* What is in the ring when it leaves does not count. */
+	assert_int_equal(client_says(a, PROTO_STDIN, PROTO_F_EOF, 5, zeros, 0), 0);
+	job_leave(f->job, &a->port);
+	pump_all(f);
+	assert_int_equal(assert_told(PROTO_KILL, id), SIGKILL);
+	guest_says(PROTO_CREDIT, id, &more, sizeof(more));
+	pump_all(f);
+	assert_told_nothing();
+	assert_int_equal(a->port.state, PORT_LEAVING);
+	guest_says(PROTO_FILE_DONE, id, &cancelled, sizeof(cancelled));
+	pump_all(f);
+	assert_string_equal(f->job->failure, "");
+	assert_int_equal(a->port.state, PORT_GONE);
+	assert_int_equal(f->job->open, 0);
+	assert_silent(a);
+	jobtest_leave(f, a);
+}
+
+/* What the guest has sent meanwhile is dropped, within its window as ever. */
+static void
+leaving_cuts_what_it_reads(void **state)
+{
+	struct fixture *f = *state;
+	struct peer *a = jobtest_join(f);
+	const struct proto_file_done cancelled = {.err = ECANCELED};
+	uint32_t id = start_file(f, a, 5, PROTO_FILE_READ), more = 3 * PROTO_WINDOW;
+
+	(void)assert_told(PROTO_FILE, id);
+	assert_int_equal(client_says(a, PROTO_CREDIT, 0, 5, &more, sizeof(more)), 0);
+	pump_all(f);
+	(void)assert_told(PROTO_CREDIT, id);
+	guest_says(PROTO_STDOUT, id, zeros, 100);
+	pump_all(f);
+	assert_heard(a, PROTO_STDOUT, 5, zeros, 100);
+	job_leave(f->job, &a->port);
+	pump_all(f);
+	assert_int_equal(assert_told(PROTO_KILL, id), SIGKILL);
+	for (unsigned i = 0; i < 3; i++)
+		guest_says(PROTO_STDOUT, id, zeros, PROTO_WINDOW);
+	guest_says(PROTO_FILE_DONE, id, &cancelled, sizeof(cancelled));
+	pump_all(f);
+	assert_string_equal(f->job->failure, "");
+	assert_int_equal(a->port.state, PORT_GONE);
+	assert_int_equal(f->job->open, 0);
+	assert_silent(a);
 	jobtest_leave(f, a);
 }
 
@@ -591,6 +654,8 @@ main(void)
 	    TEST(another_lease_is_dropped),
 	    TEST(leaving_ends_its_commands),
 	    TEST(leaving_in_the_middle_of_a_request),
+	    TEST(leaving_cuts_what_it_writes),
+	    TEST(leaving_cuts_what_it_reads),
 	    TEST(guest_that_does_not_end_them),
 	    TEST(a_reset_closes_every_port),
 	    TEST(there_is_a_limit),
