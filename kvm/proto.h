@@ -30,6 +30,14 @@
  * entries, READLINK's text. FILE_DONE says how it went, whenever that is clear: a
  * WRITE may end before its EOF. KILL ends it (ECANCELED) and undoes a WRITE.
  *
+ * Shared pages. Bytes need not go through the channel: a guest whose host has offered it
+ * (F_SHARE of RENEW) names pages of its memory once (SHARE) through which they may go. The first
+ * page is a struct proto_share, then come two rings of PROTO_RING_BYTES, for what the guest sends
+ * and for what it receives. A data frame with F_SHARED has a uint32 as its payload: so many bytes,
+ * 1..PROTO_PAYLOAD_MAX, are next in the ring of its direction, whatever the stream. Who has taken
+ * them says so in struct proto_share; who finds no room there sends the bytes in the frame. It is
+ * the guest's own memory: it can only lie to itself.
+ *
  * Both directions are hostile to the host: the guest's kernel may forge any
  * byte. The worker checks every frame with proto_check before it acts on one.
  */
@@ -81,10 +89,24 @@ enum proto_type {
 	PROTO_RENEWED = 38,   /* stream 0; struct proto_renewed; the answer to RENEW */
 	PROTO_FILE_DONE = 39, /* struct proto_file_done; ends the stream, after its last output */
 	PROTO_VMSTATS = 40,   /* struct proto_vmstats; ends the stream that a VMSTAT has opened */
+	PROTO_SHARE = 44, /* stream 0; the addresses of PROTO_SHARE_PAGES pages, a uint64 each */
 };
 
-#define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
-#define PROTO_F_EOF 0x01u  /* STDIN: no bytes will follow */
+#define PROTO_F_MORE 0x01u   /* EXEC: the request goes on in the next EXEC frame */
+#define PROTO_F_EOF 0x01u    /* STDIN: no bytes will follow */
+#define PROTO_F_SHARED 0x02u /* STDIN, STDOUT, STDERR: the bytes are in the shared pages */
+#define PROTO_F_SHARE 0x01u  /* RENEW: the host can reach pages that the guest shares */
+
+#define PROTO_PAGE 4096u
+#define PROTO_RING_PAGES 128u
+#define PROTO_RING_BYTES (PROTO_RING_PAGES * PROTO_PAGE)
+#define PROTO_SHARE_PAGES (1u + 2 * PROTO_RING_PAGES)
+
+/* Bytes of either ring that its receiver has taken, modulo 2^32. */
+struct proto_share {
+	uint32_t out_taken; /* written by the host */
+	uint32_t in_taken;  /* and by the guest */
+};
 
 /* An EXEC request, assembled from its pieces: this header, then
  * argc + envc + unsetc + 2 NUL-terminated strings: the arguments, the environment
@@ -290,7 +312,9 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		break;
 	case PROTO_STDIN:
 		guest_type = false;
-		flags = PROTO_F_EOF;
+		flags = PROTO_F_EOF | PROTO_F_SHARED;
+		if ((h->flags & PROTO_F_SHARED) != 0)
+			min = max = 4;
 		break;
 	case PROTO_KILL:
 		guest_type = false;
@@ -303,6 +327,7 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 	case PROTO_RENEW:
 		machine = true;
 		guest_type = false;
+		flags = PROTO_F_SHARE;
 		min = max = sizeof(struct proto_renew);
 		break;
 	case PROTO_WINSIZE:
@@ -327,7 +352,16 @@ proto_check(const struct proto_hdr *h, bool from_guest)
 		max = 64;
 		break;
 	case PROTO_STDOUT:
-	case PROTO_STDERR: min = 1; break;
+	case PROTO_STDERR:
+		min = 1;
+		flags = PROTO_F_SHARED;
+		if (h->flags != 0)
+			min = max = 4;
+		break;
+	case PROTO_SHARE:
+		machine = true;
+		min = max = PROTO_SHARE_PAGES * 8;
+		break;
 	case PROTO_EXIT: min = max = sizeof(struct proto_exit); break;
 	case PROTO_ERROR:
 		min = sizeof(struct proto_error);

@@ -207,9 +207,10 @@ recv_chain(struct vcon *c, uint8_t *buf, size_t len)
 	n = virtq_move(q, v->mem, &c->st.tx, VIRTQ_FROM_GUEST, buf, len);
 	if (n < 0)
 		return n;
-	if (!c->st.tx.more && virtq_push(q, v->mem, &c->st.tx, 0) < 0)
-		return -EPROTO;
-	return n;
+	if (c->st.tx.more)
+		return n;
+	c->tx_used++;
+	return virtq_push(q, v->mem, &c->st.tx, 0) < 0 ? -EPROTO : n;
 }
 
 /* Fill one chain. Bytes copied, 0 when there is no chain, -EPROTO. */
@@ -244,6 +245,21 @@ look_again(struct vcon *c, unsigned queue, unsigned *tries)
 	return 0;
 }
 
+/* Bytes have moved: is the guest to hear of it? An interrupt costs it more than a
+ * frame, and its driver takes back what was transmitted whenever it transmits more. Only one
+ * whose queue is full waits; all of that is still to come back then, so that telling of
+ * every half a queue is soon enough. */
+static void
+tell_used(struct vcon *c, unsigned queue)
+{
+	if (queue == VCON_QUEUE_TX) {
+		if (c->tx_used < MAX(c->virtio.st.q[queue].num / 2u, 1u))
+			return;
+		c->tx_used = 0;
+	}
+	virtio_signal(&c->virtio, queue);
+}
+
 static bool
 may_transfer(const struct vcon *c, unsigned queue)
 {
@@ -271,7 +287,7 @@ transfer(struct vcon *c, unsigned queue, uint8_t *buf, size_t len,
 	if (n < 0)
 		(void)virtio_break(v);
 	else if (done > 0)
-		virtio_signal(v, queue);
+		tell_used(c, queue);
 	n = v->broken ? -EPROTO : (ssize_t)done;
 	AZ(pthread_mutex_unlock(&v->lock));
 	return n;

@@ -31,6 +31,7 @@ struct vcon {
 	int kick_fd; /* written when the port opens or closes; not owned; -1: none */
 	struct virtio_dev virtio;
 	struct vcon_state st;
+	unsigned tx_used; /* chains given back since the guest was told */
 };
 
 void vcon_init(struct vcon *c, struct gmem *mem, int irq_fd, int kick_fd);

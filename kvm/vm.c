@@ -199,3 +199,17 @@ vm_chan_send(struct vm *vm, const void *buf, size_t len)
 	CHECK_OBJ(vm, VM_MAGIC);
 	return chan_result(vm, vcon_send(&vm->console, buf, len));
 }
+
+int
+vm_peek(const struct vm *vm, uint64_t gpa, void *buf, size_t len)
+{
+	CHECK_OBJ(vm, VM_MAGIC);
+	return gmem_read(&vm->mem, gpa, buf, len);
+}
+
+int
+vm_poke(struct vm *vm, uint64_t gpa, const void *buf, size_t len)
+{
+	CHECK_OBJ(vm, VM_MAGIC);
+	return gmem_write(&vm->mem, gpa, buf, len);
+}

@@ -152,6 +152,13 @@ int vm_chan_kick_fd(const struct vm *vm);
 ssize_t vm_chan_recv(struct vm *vm, void *buf, size_t len);
 ssize_t vm_chan_send(struct vm *vm, const void *buf, size_t len);
 
+/* Copy len bytes of guest memory, from a guest physical address or to it, while the
+ * machine runs or not. 0, or -EFAULT: not all of it is guest memory; nothing was copied. */
+int vm_peek(const struct vm *vm, uint64_t gpa, void *buf, size_t len)
+    __attribute__((warn_unused_result));
+int vm_poke(struct vm *vm, uint64_t gpa, const void *buf, size_t len)
+    __attribute__((warn_unused_result));
+
 /* What this host's KVM can do. */
 enum vm_probe {
 	VM_PROBE_OK = 0,     /* runs Linux guests */

@@ -46,10 +46,10 @@
 #define CLIENT_SOCK_MS 5000	    /* one exchange with the supervisor */
 #define CLIENT_SEND_MS 30000	    /* a worker takes requests within this, or is stuck */
 #define CLIENT_BACKSTOP_MS 30000    /* an answer comes this long after a command's own deadline */
-#define CLIENT_GRANT_MIN (4u << 10) /* output credit is returned in pieces of at least this */
+#define CLIENT_GRANT_MIN (192u << 10) /* output credit is returned in pieces of at least this */
 #define CLIENT_SIGNAL_MAX 64
 #define CLIENT_ERRNO_MAX 4095
-#define CLIENT_FILE_WINDOW (48u << 10) /* bytes of a file under way to here: most of the ring */
+#define CLIENT_WINDOW (384u << 10)  /* output of a stream that is under way to here */
 #define CLIENT_STDIN_MAX (1ull << 30)  /* credit beyond this is a forgery */
 
 struct bells {
@@ -140,6 +140,7 @@ struct vmpool_proc {
 	uint32_t window;      /* bytes the guest may still send */
 	uint32_t window_size; /* ... when all that came is consumed and granted again */
 	uint32_t owed;	      /* bytes consumed and not granted again */
+	bool wide;	      /* more than the protocol's window has been granted */
 	uint64_t stdin_credit;
 	uint64_t backstop_ns; /* no answer comes after this; UINT64_MAX = none */
 	int error;	      /* how it ended, unless with EXIT */

@@ -188,8 +188,7 @@ request_send(struct file_call *c, const uint8_t *buf, size_t len)
 		return r;
 	}
 	if (c->op == PROTO_FILE_READ || c->op == PROTO_FILE_LIST) {
-		proc->window_size = CLIENT_FILE_WINDOW;
-		proc->owed = CLIENT_FILE_WINDOW - PROTO_WINDOW;
+		proc->wide = true;
 		proc_tend(proc);
 	}
 	c->proc = proc;

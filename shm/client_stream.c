@@ -42,7 +42,9 @@ proc_new(struct vmpool_vm *vm, struct vmpool_proc **out)
 	proc->vm = vm;
 	proc->stream = c->next_stream;
 	proc->open = true;
-	proc->window = proc->window_size = PROTO_WINDOW;
+	proc->window = PROTO_WINDOW;
+	proc->window_size = CLIENT_WINDOW;
+	proc->owed = CLIENT_WINDOW - PROTO_WINDOW;
 	proc->stdin_credit = PROTO_WINDOW;
 	proc->backstop_ns = LOCK_FOREVER;
 	proc->event_fd = proc->poll_fd = -1;
@@ -247,6 +249,16 @@ proc_receive(struct vmpool_proc *proc, const struct ring_rec *rec, const uint8_t
 
 /* --- what goes to the VM ---------------------------------------------------------------- */
 
+/* Most commands say little and are granted nothing. The window of one that goes on
+ * becomes a wide one. */
+static bool
+grant_due(const struct vmpool_proc *proc)
+{
+	if (!proc->wide)
+		return proc->window <= PROTO_WINDOW - PROTO_WINDOW / 4;
+	return proc->owed >= CLIENT_GRANT_MIN;
+}
+
 void
 proc_tend(struct vmpool_proc *proc)
 {
@@ -257,9 +269,10 @@ proc_tend(struct vmpool_proc *proc)
 	if (proc->kill_due &&
 	    conn_send(proc->vm, proc->stream, PROTO_KILL, 0, &signal, sizeof(signal)) == 0)
 		proc->kill_due = false;
-	if (proc->owed >= CLIENT_GRANT_MIN && conn_send(proc->vm, proc->stream, PROTO_CREDIT, 0,
-							&proc->owed, sizeof(proc->owed)) == 0) {
+	if (grant_due(proc) && conn_send(proc->vm, proc->stream, PROTO_CREDIT, 0, &proc->owed,
+					 sizeof(proc->owed)) == 0) {
 		proc->window += proc->owed;
 		proc->owed = 0;
+		proc->wide = true;
 	}
 }

@@ -278,11 +278,13 @@ job_awake(struct job *job)
 void
 job_renew(struct job *job)
 {
-	const struct proto_hdr hdr = {.length = sizeof(struct proto_renew), .type = PROTO_RENEW};
+	struct proto_hdr hdr = {.length = sizeof(struct proto_renew), .type = PROTO_RENEW};
 	struct proto_renew renew;
 	int r = chan_renewal(&renew);
 
 	CHECK_OBJ(job, JOB_MAGIC);
+	share_init(&job->share, job->chan.ops, job->chan.machine);
+	hdr.flags = job->share.offered ? PROTO_F_SHARE : 0;
 	job->renewing = true;
 	job->renewals++;
 	job->ready = false;

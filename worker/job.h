@@ -31,6 +31,7 @@
 #include "shm/segment.h"
 #include "worker/chan.h"
 #include "worker/port.h"
+#include "worker/share.h"
 
 #define JOB_GRACE_NS 5000000000ull  /* the host's backstop fires this much after the guest's own */
 #define JOB_LEAVE_NS 30000000000ull /* a client's commands end this long after it has gone */
@@ -79,7 +80,9 @@ struct job {
 	enum job_quiet quiet;
 	char failure[160]; /* why the VM must end; "" = it need not */
 	struct chan chan;
+	struct share share;
 	uint8_t payload[RING_PAYLOAD_MAX];
+	uint8_t shared[RING_PAYLOAD_MAX]; /* bytes of a guest's frame that came past the channel */
 };
 
 /* For a machine that starts; for one that starts over, after job_fini. */

@@ -7,6 +7,8 @@
 
 #include <string.h>
 
+#define SHARE_MIN 2048u /* bytes for which the detour pays */
+
 #define BATCH 32 /* requests taken before the loop looks around */
 
 static bool
@@ -146,6 +148,29 @@ client_frame(struct job *job, struct port *port, struct proto_hdr *hdr)
 	return true;
 }
 
+/* Between worker and guest only. */
+static bool
+shares(const struct proto_hdr *hdr)
+{
+	return hdr->type == PROTO_STDIN && (hdr->flags & PROTO_F_SHARED) != 0;
+}
+
+/* To the guest; many bytes past the channel, if there is a way. */
+static void
+pass_on(struct job *job, struct proto_hdr *hdr)
+{
+	const uint32_t len = hdr->length;
+
+	if (hdr->type == PROTO_STDIN && len >= SHARE_MIN &&
+	    share_put(&job->share, job->payload, len)) {
+		hdr->flags |= PROTO_F_SHARED;
+		hdr->length = sizeof(len);
+		chan_send(&job->chan, hdr, &len);
+	} else {
+		chan_send(&job->chan, hdr, job->payload);
+	}
+}
+
 static void
 request(struct job *job, struct port *port, const struct ring_rec *rec)
 {
@@ -162,11 +187,11 @@ request(struct job *job, struct port *port, const struct ring_rec *rec)
 		struct proto_hdr pong = {.length = rec->length, .type = RING_WORKER_PONG};
 
 		job_respond(job, port, &pong, job->payload);
-	} else if (rec->zero != 0 || !proto_check(&hdr, false)) {
+	} else if (rec->zero != 0 || !proto_check(&hdr, false) || shares(&hdr)) {
 		job_client_broke(job, port, "sent a malformed request (type %u, %u bytes)",
 				 rec->type, rec->length);
 	} else if (client_frame(job, port, &hdr)) {
-		chan_send(&job->chan, &hdr, job->payload);
+		pass_on(job, &hdr);
 	}
 }
 

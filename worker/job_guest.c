@@ -66,6 +66,25 @@ guest_stream_frame(struct job *job, struct port *port, struct proto_hdr *hdr,
 	}
 }
 
+/* The bytes of a data frame that came past the channel become its payload. */
+static bool
+fetch_shared(struct job *job, struct proto_hdr *hdr, const uint8_t **payload)
+{
+	uint32_t len;
+
+	if (hdr->type != PROTO_STDOUT && hdr->type != PROTO_STDERR)
+		return true;
+	if ((hdr->flags & PROTO_F_SHARED) == 0)
+		return true;
+	memcpy(&len, *payload, sizeof(len));
+	if (share_take(&job->share, job->shared, len) < 0)
+		return false;
+	*payload = job->shared;
+	hdr->length = len;
+	hdr->flags = 0;
+	return true;
+}
+
 /* A PONG: whose PING was the oldest? PORTS_MAX: of one that has gone. False: nobody's. */
 static bool
 guest_pong(struct job *job, uint32_t *port)
@@ -126,6 +145,11 @@ job_guest_frame(struct job *job, const struct proto_hdr *said, const uint8_t *pa
 	struct proto_hdr hdr = *said;
 	bool legal;
 
+	if (hdr.type == PROTO_SHARE) {
+		if (!share_open(&job->share, payload))
+			job_fail(job, "guest broke the protocol (SHARE)");
+		return;
+	}
 	if (hdr.type == PROTO_READY || hdr.type == PROTO_RENEWED) {
 		(hdr.type == PROTO_READY ? guest_ready : guest_renewed)(job, payload);
 		return;
@@ -136,7 +160,8 @@ job_guest_frame(struct job *job, const struct proto_hdr *said, const uint8_t *pa
 		if (legal && job->quiet == QUIET_ASKED)
 			job->quiet = QUIET_YES;
 	} else {
-		legal = guest_stream_frame(job, job->port[port], &hdr, payload);
+		legal = fetch_shared(job, &hdr, &payload) &&
+			guest_stream_frame(job, job->port[port], &hdr, payload);
 	}
 	if (!legal)
 		job_fail(job, "guest broke the protocol (type %u, %u bytes, stream %u)", said->type,

@@ -59,6 +59,12 @@ struct machine_events {
 	void *owner;
 };
 
+#define MACHINE_PLACES 8u /* at most so many at once */
+struct machine_place {
+	uint64_t gpa;
+	size_t len;
+};
+
 struct machine_ops {
 	const char *name; /* "kvm", "tcg" */
 	unsigned shells;  /* workers to keep prepared ahead of demand (shell.h) */
@@ -90,6 +96,13 @@ struct machine_ops {
 	 * device's rules. Neither blocks. */
 	ssize_t (*recv)(struct machine *machine, void *buf, size_t len);
 	ssize_t (*send)(struct machine *machine, const void *buf, size_t len);
+	/* Copy guest memory that is scattered over n places, one after the other, into buf
+	 * (poke: from buf). 0; -EFAULT: a place is not in guest memory; -EOPNOTSUPP: this
+	 * kind, or this system, has no such access. NULL: likewise. With n = 0 that is all
+	 * that is asked. */
+	int (*peek)(struct machine *machine, const struct machine_place *at, unsigned n, void *buf);
+	int (*poke)(struct machine *machine, const struct machine_place *at, unsigned n,
+		    const void *buf);
 	/* How it ended, as a name for people ("guest panic"); NULL while it runs. */
 	const char *(*end)(struct machine *machine);
 	/* The newest console output: NUL-terminated, printable; bytes without the NUL. */

@@ -173,6 +173,28 @@ machine_kvm_send(struct machine *m, const void *buf, size_t len)
 	return vm_chan_send(m->vm, buf, len);
 }
 
+static int
+machine_kvm_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf)
+{
+	int r = 0;
+
+	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
+	for (uint8_t *to = buf; n > 0 && r == 0; to += at->len, at++, n--)
+		r = vm_peek(m->vm, at->gpa, to, at->len);
+	return r;
+}
+
+static int
+machine_kvm_poke(struct machine *m, const struct machine_place *at, unsigned n, const void *buf)
+{
+	int r = 0;
+
+	CHECK_OBJ(m, MACHINE_KVM_MAGIC);
+	for (const uint8_t *from = buf; n > 0 && r == 0; from += at->len, at++, n--)
+		r = vm_poke(m->vm, at->gpa, from, at->len);
+	return r;
+}
+
 static const char *
 machine_kvm_end(struct machine *m)
 {
@@ -211,6 +233,8 @@ const struct machine_ops machine_kvm = {
     .resume = machine_kvm_resume,
     .recv = machine_kvm_recv,
     .send = machine_kvm_send,
+    .peek = machine_kvm_peek,
+    .poke = machine_kvm_poke,
     .end = machine_kvm_end,
     .console = machine_kvm_console,
     .free = machine_kvm_free,

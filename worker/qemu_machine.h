@@ -50,6 +50,13 @@ struct qemu_capture {
 	uint8_t buf[16u << 10];
 };
 
+/* The guest's memory as the process of a machine with a template has it mapped. */
+struct qemu_memory {
+	dev_t dev; /* the template's file */
+	ino_t ino;
+	uint64_t base; /* address in that process; 0: not to be found */
+};
+
 struct machine {
 	unsigned magic;
 	struct loop *loop;
@@ -59,6 +66,7 @@ struct machine {
 	int mem_fd;		   /* memory that is shared with a file, or -1 */
 	enum qemu_stage stage;
 	bool templated, loaded; /* was started from a template; load was called */
+	struct qemu_memory memory;
 	int chan;
 	struct loop_op recv, send;
 	bool closed;	       /* the channel has ended */
@@ -77,6 +85,12 @@ int qemu_template_resume(struct machine *m, char *err, size_t errlen);
 /* A script of the child has ended; not one of a capture. */
 void qemu_template_done(struct machine *m, int error, const char *why);
 void qemu_template_fini(struct machine *m);
+
+/* qemu_memory.c: guest memory from outside (machine.h). */
+void qemu_memory_of(struct machine *m, const struct machine_template *tmpl);
+int qemu_memory_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf);
+int qemu_memory_poke(struct machine *m, const struct machine_place *at, unsigned n,
+		     const void *buf);
 
 int qemu_capture_begin(struct machine *m, const struct machine_capture *to, char *err,
 		       size_t errlen);

@@ -148,6 +148,7 @@ qemu_template_start(struct machine *m, const struct machine_template *t, char *e
 	int r = check_template(m, t, err, errlen);
 
 	m->templated = true;
+	qemu_memory_of(m, t);
 	loop_op_init(&m->feed.send, on_feed, m);
 	if (r == 0)
 		r = open_feed(m, t, &far, err, errlen);

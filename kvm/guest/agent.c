@@ -11,6 +11,7 @@
 #include "kvm/guest/file.h"
 #include "kvm/guest/poller.h"
 #include "kvm/guest/renew.h"
+#include "kvm/guest/share.h"
 #include "kvm/guest/turn.h"
 #include "kvm/guest/vmstat.h"
 
@@ -194,13 +195,14 @@ kill_frame(struct cmd *c, uint32_t sig)
 }
 
 static void
-renew_frame(const uint8_t *payload)
+renew_frame(const struct proto_hdr *h, const uint8_t *payload)
 {
 	struct proto_renewed done;
 	struct proto_renew renew;
 
 	memcpy(&renew, payload, sizeof(renew));
 	renew_run(&renew, &done);
+	share_offer((h->flags & PROTO_F_SHARE) != 0);
 	chan.in_bytes = chan.out_bytes = 0;
 	chan_put(&chan, PROTO_RENEWED, 0, &done, sizeof(done));
 }
@@ -295,7 +297,7 @@ take_frame(const struct proto_hdr *h, const uint8_t *payload)
 
 	switch (h->type) {
 	case PROTO_PING: chan_put(&chan, PROTO_PONG, 0, payload, h->length); return;
-	case PROTO_RENEW: renew_frame(payload); return;
+	case PROTO_RENEW: renew_frame(h, payload); return;
 	case PROTO_EXEC: exec_piece(&chan, h, payload); return;
 	case PROTO_FILE: file_open(h, payload); return;
 	case PROTO_VMSTAT: vmstat_frame(h->stream); return;
@@ -310,6 +312,22 @@ take_frame(const struct proto_hdr *h, const uint8_t *payload)
 		file_frame(f, h, payload);
 }
 
+/* STDIN whose bytes are in the shared pages. */
+static void
+take_shared(const struct proto_hdr *said, const uint8_t *payload)
+{
+	struct proto_hdr h = *said;
+	const uint8_t *bytes;
+
+	memcpy(&h.length, payload, sizeof(h.length));
+	bytes = share_next(h.length);
+	if (bytes == NULL)
+		util_fatal("channel: %u bytes in pages that are not shared", h.length);
+	take_frame(&h, bytes);
+	share_taken(h.length);
+	chan.in_bytes += h.length;
+}
+
 /* Read and act on frames while answers have room. False: the peer is gone. */
 static bool
 take_frames(void)
@@ -319,8 +337,10 @@ take_frames(void)
 	int r = chan_fill(&chan), kind = 0;
 
 	while (chan_has_room(&chan, ANSWER_MAX) && (kind = chan_next(&chan, &h, &payload)) > 0) {
-		if (kind == 1)
+		if (kind == 1 && (h.type != PROTO_STDIN || (h.flags & PROTO_F_SHARED) == 0))
 			take_frame(&h, payload);
+		else if (kind == 1)
+			take_shared(&h, payload);
 		else
 			violation(h.stream, EPROTO, "a frame that its type does not allow");
 	}

@@ -5,6 +5,7 @@
  * buffers; the descriptor is its caller's.
  */
 #include "kvm/guest/chan.h"
+#include "kvm/guest/share.h"
 
 #include <errno.h>
 #include <string.h>
@@ -133,17 +134,21 @@ chan_reserve(struct chan *c, size_t max)
 	return c->out + c->out_tail + sizeof(struct proto_hdr);
 }
 
+static void
+commit(struct chan *c, const struct proto_hdr *h)
+{
+	CHECK_OBJ(c, CHAN_MAGIC);
+	assert(proto_check(h, true));
+	memcpy(c->out + c->out_tail, h, sizeof(*h));
+	c->out_tail += sizeof(*h) + h->length;
+	c->out_bytes += sizeof(*h) + h->length;
+	assert(c->out_tail <= CHAN_OUT);
+}
+
 void
 chan_commit(struct chan *c, uint8_t type, uint32_t stream, size_t len)
 {
-	struct proto_hdr h = {.length = (uint32_t)len, .type = type, .stream = stream};
-
-	CHECK_OBJ(c, CHAN_MAGIC);
-	assert(proto_check(&h, true));
-	memcpy(c->out + c->out_tail, &h, sizeof(h));
-	c->out_tail += sizeof(h) + len;
-	c->out_bytes += sizeof(h) + len;
-	assert(c->out_tail <= CHAN_OUT);
+	commit(c, &(struct proto_hdr){.length = (uint32_t)len, .type = type, .stream = stream});
 }
 
 void
@@ -154,6 +159,59 @@ chan_put(struct chan *c, uint8_t type, uint32_t stream, const void *payload, siz
 	if (len > 0)
 		memcpy(p, payload, len);
 	chan_commit(c, type, stream, len);
+}
+
+static ssize_t
+pass_copy(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len)
+{
+	uint8_t *buf = chan_reserve(c, len);
+	ssize_t n = read(fd, buf, len);
+
+	if (n > 0)
+		chan_commit(c, type, stream, (size_t)n);
+	return n < 0 ? -errno : n;
+}
+
+/* The bytes into the shared pages, and a frame that says how many. */
+static ssize_t
+pass_shared(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len, uint8_t *room)
+{
+	struct proto_hdr h = {
+	    .length = sizeof(uint32_t), .type = type, .flags = PROTO_F_SHARED, .stream = stream};
+	ssize_t n = read(fd, room, len);
+	uint32_t count = (uint32_t)n;
+
+	if (n <= 0)
+		return n < 0 ? -errno : 0;
+	share_sent((size_t)n);
+	memcpy(chan_reserve(c, sizeof(count)), &count, sizeof(count));
+	commit(c, &h);
+	c->out_bytes += (size_t)n;
+	return n;
+}
+
+/* Somewhere for len bytes to go past the channel. The host hears of the pages first. */
+static uint8_t *
+shared_room(struct chan *c, size_t len)
+{
+	uint64_t pages[PROTO_SHARE_PAGES];
+
+	if (share_begin(pages))
+		chan_put(c, PROTO_SHARE, 0, pages, sizeof(pages));
+	return chan_has_data_room(c) ? share_room(len) : NULL;
+}
+
+ssize_t
+chan_pass(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len, bool *streams)
+{
+	uint8_t *room = *streams ? shared_room(c, len) : NULL;
+	ssize_t n;
+
+	CHECK_OBJ(c, CHAN_MAGIC);
+	n = room != NULL ? pass_shared(c, type, stream, fd, len, room)
+			 : pass_copy(c, type, stream, fd, len);
+	*streams = n > 0 && (size_t)n == PROTO_PAYLOAD_MAX;
+	return n;
 }
 
 void

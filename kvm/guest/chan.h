@@ -10,6 +10,8 @@
 #include "kvm/guest/util.h"
 #include "kvm/proto.h"
 
+#include <sys/types.h>
+
 #define CHAN_IN (64u << 10)
 #define CHAN_OUT (96u << 10)
 /* Room that output of commands leaves free, so that what the host asked for
@@ -59,6 +61,12 @@ bool chan_pending(const struct chan *c);
  * caller has asked chan_has_room for. chan_commit then queues the frame. */
 uint8_t *chan_reserve(struct chan *c, size_t max);
 void chan_commit(struct chan *c, uint8_t type, uint32_t stream, size_t len);
+
+/* Queue a frame with what fd has, at most len bytes (<= PROTO_PAYLOAD_MAX); there must be data
+ * room. How many; 0: fd is at its end; or -errno. *streams, which is the fd's and false at
+ * first, remembers whether it fills whole frames: then its bytes go through shared pages. */
+ssize_t chan_pass(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len,
+		  bool *streams) must_check;
 
 /* Reserve, copy and commit. */
 void chan_put(struct chan *c, uint8_t type, uint32_t stream, const void *payload, size_t len);

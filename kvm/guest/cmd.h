@@ -34,6 +34,7 @@ struct cmd_pipe {
 	int fd;	      /* the agent's end, -1 once closed */
 	int child_fd; /* the command's end, -1 once it has it */
 	bool ready;   /* no EAGAIN since the last event */
+	bool streams; /* chan_pass */
 	bool eof;     /* all writers are gone, or it failed */
 	size_t left;  /* DRAINING: bytes that were in the pipe when it ended */
 };

@@ -16,7 +16,7 @@
 /* Bytes of a WRITE under way. They are written as they come, so there is no buffer
  * of ours to bound, nor a window to check: it is how much the channel should hold
  * of one stream. */
-#define WRITE_WINDOW (64u << 10)
+#define WRITE_WINDOW (256u << 10)
 
 static TAILQ_HEAD(file_list, file) files = TAILQ_HEAD_INITIALIZER(files);
 static unsigned nfiles;
@@ -220,7 +220,7 @@ grant(struct file *f)
 {
 	uint32_t n = (uint32_t)f->w.owed;
 
-	if (n < PROTO_WINDOW / 4)
+	if (n < WRITE_WINDOW / 2)
 		return;
 	chan_put(chan, PROTO_CREDIT, f->stream, &n, sizeof(n));
 	f->w.owed = 0;

@@ -37,20 +37,15 @@ int
 file_read_step(struct file *f, struct chan *c)
 {
 	size_t want = MIN(MIN(f->credit, f->left), PROTO_PAYLOAD_MAX);
-	uint8_t *buf;
 	ssize_t n;
 
 	if (f->left == 0)
 		return FILE_DONE;
 	if (want == 0)
 		return FILE_WAITS;
-	buf = chan_reserve(c, want);
-	n = read(f->fd, buf, want);
-	if (n < 0)
-		return -errno;
-	if (n == 0)
-		return FILE_DONE;
-	chan_commit(c, PROTO_STDOUT, f->stream, (size_t)n);
+	n = chan_pass(c, PROTO_STDOUT, f->stream, f->fd, want, &f->streams);
+	if (n <= 0)
+		return n < 0 ? (int)n : FILE_DONE;
 	f->credit -= (uint64_t)n;
 	f->left -= (uint64_t)n;
 	return FILE_MORE;

@@ -10,6 +10,8 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#define OUTPUT_PIPE (1 << 20)
+
 static void
 pipe_close(struct cmd_pipe *p)
 {
@@ -29,7 +31,7 @@ pipe_take(struct cmd *c, struct cmd_pipe *p, int fd, int child_fd, bool out)
 	p->src.event = cmd_pipe_event;
 	p->ready = out; /* it is empty: there is room, and nothing to read */
 	p->left = 0;
-	p->eof = false;
+	p->eof = p->streams = false;
 	r = fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : poller_add(p->fd, &p->src, out);
 	if (r != 0)
 		pipe_close(p);
@@ -52,6 +54,9 @@ pipes_open_output(struct cmd *c)
 {
 	int r = pipe_open(c, &c->out[0], 0);
 
+	/* What a kernel refuses is not needed: fewer turns of reader and writer. */
+	if (r == 0)
+		(void)fcntl(c->out[0].fd, F_SETPIPE_SZ, OUTPUT_PIPE);
 	return r == 0 ? pipe_open(c, &c->out[1], 0) : r;
 }
 

@@ -102,7 +102,6 @@ static bool
 read_output(struct cmd *c, struct cmd_pipe *p, uint8_t type, struct chan *chan)
 {
 	size_t share = PROTO_PAYLOAD_MAX, want;
-	uint8_t *buf;
 	ssize_t n;
 
 	while (p->ready && !p->eof) {
@@ -111,14 +110,12 @@ read_output(struct cmd *c, struct cmd_pipe *p, uint8_t type, struct chan *chan)
 			want = MIN(want, p->left);
 		if (want == 0 || !chan_has_data_room(chan))
 			return c->credit > 0 && (c->state != CMD_DRAINING || p->left > 0);
-		buf = chan_reserve(chan, want);
-		n = read(p->fd, buf, want);
+		n = chan_pass(chan, type, c->stream, p->fd, want, &p->streams);
 		if (n > 0) {
-			chan_commit(chan, type, c->stream, (size_t)n);
 			c->credit -= (uint64_t)n;
 			share -= MIN(share, MAX((size_t)n, READ_COST));
 			p->left -= MIN(p->left, (size_t)n);
-		} else if (n < 0 && errno == EAGAIN) {
+		} else if (n == -EAGAIN) {
 			p->ready = false;
 			p->left = 0;
 		} else {
