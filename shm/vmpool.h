@@ -258,7 +258,8 @@ int vmpool_spawn(struct vmpool_vm *vm, const char *const *argv, const struct vmp
 /* The next event. Waits at most timeout_ms (< 0 for ever), then -EAGAIN. After
  * EXIT, TIMEOUT or an error other than -EAGAIN and -EINTR the command has ended,
  * and further calls repeat that. Output that is not fetched stops the writer in
- * the guest (16 KiB are in flight). */
+ * the guest: 16 KiB are in flight, 384 of one that has been read from, and 256 KiB wait in
+ * its pipe. */
 int vmpool_proc_next(struct vmpool_proc *proc, int64_t timeout_ms, struct vmpool_event *event);
 
 /* Bytes for stdin: returns how many were taken (1..len), -EAGAIN when the guest

@@ -87,17 +87,42 @@ late_reserve(struct port *port, size_t more)
 	return 0;
 }
 
+/* Does this go on what the last record says? Then it makes that one longer: many small
+ * pieces must not take more room than their bytes. */
+static bool
+late_continues(const struct port *port, const struct ring_rec *rec)
+{
+	struct ring_rec last;
+
+	if (port->late_len == 0 || (rec->type != PROTO_STDOUT && rec->type != PROTO_STDERR))
+		return false;
+	memcpy(&last, port->late + port->late_off + port->late_last, sizeof(last));
+	return last.type == rec->type && last.stream == rec->stream && last.lease == rec->lease &&
+	       last.length + rec->length <= RING_PAYLOAD_MAX;
+}
+
 static int
 late_add(struct port *port, const struct ring_rec *rec, const void *payload)
 {
-	int r = late_reserve(port, sizeof(*rec) + rec->length);
-	uint8_t *to = port->late + port->late_off + port->late_len;
+	bool more = late_continues(port, rec);
+	size_t len = rec->length + (more ? 0 : sizeof(*rec));
+	int r = late_reserve(port, len);
+	struct ring_rec head = *rec;
+	uint8_t *start, *at;
 
 	if (r < 0)
 		return r;
-	memcpy(to, rec, sizeof(*rec));
-	memcpy(to + sizeof(*rec), payload, rec->length);
-	port->late_len += sizeof(*rec) + rec->length;
+	start = port->late + port->late_off;
+	if (more) {
+		memcpy(&head, start + port->late_last, sizeof(head));
+		head.length += rec->length;
+	} else {
+		port->late_last = port->late_len;
+	}
+	at = start + port->late_len + len - rec->length;
+	memcpy(start + port->late_last, &head, sizeof(head));
+	memcpy(at, payload, rec->length);
+	port->late_len += len;
 	return 0;
 }
 
@@ -130,6 +155,7 @@ late_move(struct port *port)
 		return r == -EAGAIN ? 0 : r;
 	port->late_off += sizeof(rec) + rec.length;
 	port->late_len -= sizeof(rec) + rec.length;
+	port->late_last -= MIN(port->late_last, sizeof(rec) + rec.length);
 	port->published = true;
 	return 1;
 }

@@ -38,6 +38,7 @@ struct port {
 	uint64_t leave_ns; /* LEAVING: its commands have ended by then */
 	uint8_t *late;	   /* answers without room: records, late_len bytes from late_off */
 	size_t late_off, late_len, late_cap;
+	size_t late_last; /* where the last of them begins, from late_off */
 };
 
 void port_init(struct port *port, uint32_t index, struct shm_chan *shm, int response_fd);

@@ -202,15 +202,16 @@ shared_room(struct chan *c, size_t len)
 }
 
 ssize_t
-chan_pass(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len, bool *streams)
+chan_pass(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len, uint64_t *passed)
 {
-	uint8_t *room = *streams ? shared_room(c, len) : NULL;
+	uint8_t *room = *passed >= CHAN_MUCH ? shared_room(c, len) : NULL;
 	ssize_t n;
 
 	CHECK_OBJ(c, CHAN_MAGIC);
 	n = room != NULL ? pass_shared(c, type, stream, fd, len, room)
 			 : pass_copy(c, type, stream, fd, len);
-	*streams = n > 0 && (size_t)n == PROTO_PAYLOAD_MAX;
+	if (n > 0)
+		*passed += (uint64_t)n;
 	return n;
 }
 

@@ -63,10 +63,11 @@ uint8_t *chan_reserve(struct chan *c, size_t max);
 void chan_commit(struct chan *c, uint8_t type, uint32_t stream, size_t len);
 
 /* Queue a frame with what fd has, at most len bytes (<= PROTO_PAYLOAD_MAX); there must be data
- * room. How many; 0: fd is at its end; or -errno. *streams, which is the fd's and false at
- * first, remembers whether it fills whole frames: then its bytes go through shared pages. */
+ * room. How many; 0: fd is at its end; or -errno. *passed, which is the fd's and 0 at first,
+ * counts them: after CHAN_MUCH they go through shared pages, if the host offers that. */
+#define CHAN_MUCH (64u << 10)
 ssize_t chan_pass(struct chan *c, uint8_t type, uint32_t stream, int fd, size_t len,
-		  bool *streams) must_check;
+		  uint64_t *passed) must_check;
 
 /* Reserve, copy and commit. */
 void chan_put(struct chan *c, uint8_t type, uint32_t stream, const void *payload, size_t len);

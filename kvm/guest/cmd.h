@@ -31,12 +31,12 @@ enum cmd_state { CMD_SPARE, CMD_RUNNING, CMD_DRAINING, CMD_DONE, CMD_BACKGROUND 
 struct cmd_pipe {
 	struct source src;
 	struct cmd *cmd;
-	int fd;	      /* the agent's end, -1 once closed */
-	int child_fd; /* the command's end, -1 once it has it */
-	bool ready;   /* no EAGAIN since the last event */
-	bool streams; /* chan_pass */
-	bool eof;     /* all writers are gone, or it failed */
-	size_t left;  /* DRAINING: bytes that were in the pipe when it ended */
+	int fd;		 /* the agent's end, -1 once closed */
+	int child_fd;	 /* the command's end, -1 once it has it */
+	bool ready;	 /* no EAGAIN since the last event */
+	bool eof;	 /* all writers are gone, or it failed */
+	uint64_t passed; /* bytes of output so far (chan_pass) */
+	size_t left;	 /* DRAINING: bytes that were in the pipe when it ended */
 };
 
 struct cmd {

@@ -33,7 +33,7 @@ struct file {
 	int fd;		      /* what is read or written, or a link; -1 */
 	uint64_t credit;      /* READ, LIST: bytes the host will take */
 	uint64_t left;	      /* READ: bytes still wanted */
-	bool streams;	      /* READ: chan_pass */
+	uint64_t passed;      /* READ: bytes so far (chan_pass) */
 	DIR *dir;	      /* LIST */
 	struct tree *tree;    /* REMOVE of a tree */
 	struct {	      /* WRITE */

@@ -43,7 +43,7 @@ file_read_step(struct file *f, struct chan *c)
 		return FILE_DONE;
 	if (want == 0)
 		return FILE_WAITS;
-	n = chan_pass(c, PROTO_STDOUT, f->stream, f->fd, want, &f->streams);
+	n = chan_pass(c, PROTO_STDOUT, f->stream, f->fd, want, &f->passed);
 	if (n <= 0)
 		return n < 0 ? (int)n : FILE_DONE;
 	f->credit -= (uint64_t)n;

@@ -10,7 +10,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#define OUTPUT_PIPE (1 << 20)
+#define OUTPUT_PIPE (256 << 10)
 
 static void
 pipe_close(struct cmd_pipe *p)
@@ -31,7 +31,8 @@ pipe_take(struct cmd *c, struct cmd_pipe *p, int fd, int child_fd, bool out)
 	p->src.event = cmd_pipe_event;
 	p->ready = out; /* it is empty: there is room, and nothing to read */
 	p->left = 0;
-	p->eof = p->streams = false;
+	p->eof = false;
+	p->passed = 0;
 	r = fcntl(p->fd, F_SETFL, O_NONBLOCK) < 0 ? -errno : poller_add(p->fd, &p->src, out);
 	if (r != 0)
 		pipe_close(p);

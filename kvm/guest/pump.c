@@ -110,7 +110,7 @@ read_output(struct cmd *c, struct cmd_pipe *p, uint8_t type, struct chan *chan)
 			want = MIN(want, p->left);
 		if (want == 0 || !chan_has_data_room(chan))
 			return c->credit > 0 && (c->state != CMD_DRAINING || p->left > 0);
-		n = chan_pass(chan, type, c->stream, p->fd, want, &p->streams);
+		n = chan_pass(chan, type, c->stream, p->fd, want, &p->passed);
 		if (n > 0) {
 			c->credit -= (uint64_t)n;
 			share -= MIN(share, MAX((size_t)n, READ_COST));

@@ -34,6 +34,9 @@ read_host(void *arg, void *buf, size_t len)
 	struct reader *r = arg;
 	ssize_t n;
 
+	/* It may have come while nobody waited for anything. */
+	if (tree_interrupted())
+		return -EINTR;
 	do
 		n = read(r->fd, buf, len);
 	while (n < 0 && errno == EINTR);

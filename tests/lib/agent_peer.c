@@ -204,6 +204,7 @@ peer_free(struct peer *p, int status)
 	size_t i;
 
 	(void)close(p->fd);
+	agent_pages_close(&p->pages);
 	if (p->cgroup[0] != '\0' && rmdir(p->cgroup) != 0) {
 		clear_cgroup(p->cgroup);
 		clean = false;
@@ -419,6 +420,23 @@ keep(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 		peer_grant(p, h->stream, h->length);
 }
 
+/* Output that is in the pages. */
+static void
+keep_shared(struct peer *p, const struct proto_hdr *said, const unsigned char *count)
+{
+	unsigned char bytes[PROTO_PAYLOAD_MAX];
+	struct proto_hdr h = *said;
+
+	assert_true(p->shares > 0);
+	memcpy(&h.length, count, sizeof(h.length));
+	assert_true(h.length > 0 && h.length <= sizeof(bytes));
+	agent_pages_take(&p->pages, bytes, h.length);
+	if (!p->tells_nothing)
+		agent_pages_tell(&p->pages);
+	p->shared += h.length;
+	keep(p, &h, bytes);
+}
+
 static void
 take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 {
@@ -437,7 +455,17 @@ take(struct peer *p, const struct proto_hdr *h, const unsigned char *bytes)
 		p->renewals++;
 		break;
 	case PROTO_STDOUT:
-	case PROTO_STDERR: keep(p, h, bytes); break;
+	case PROTO_STDERR:
+		if ((h->flags & PROTO_F_SHARED) != 0)
+			keep_shared(p, h, bytes);
+		else
+			keep(p, h, bytes);
+		break;
+	case PROTO_SHARE:
+		agent_pages_close(&p->pages);
+		agent_pages_open(&p->pages, p->pid, bytes);
+		p->shares++;
+		break;
 	case PROTO_CREDIT:
 		memcpy(&n, bytes, sizeof(n));
 		r->in_given += n;
@@ -542,9 +570,15 @@ peer_ping(struct peer *p)
 void
 peer_renew(struct peer *p, const struct proto_renew *r)
 {
+	peer_renew_so(p, r, 0);
+}
+
+void
+peer_renew_so(struct peer *p, const struct proto_renew *r, uint8_t flags)
+{
 	unsigned before = p->renewals;
 
-	peer_send(p, PROTO_RENEW, 0, 0, r, sizeof(*r));
+	peer_send(p, PROTO_RENEW, flags, 0, r, sizeof(*r));
 	while (p->renewals == before)
 		assert_true(peer_step(p, PEER_TIMEOUT_MS));
 }

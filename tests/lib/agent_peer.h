@@ -9,6 +9,7 @@
 #define TEST_AGENT_PEER_H
 
 #include "kvm/proto.h"
+#include "tests/lib/agent_pages.h"
 
 #include <stdbool.h>
 #include <sys/types.h>
@@ -43,6 +44,10 @@ struct peer {
 	char pong[64];
 	unsigned renewals;
 	struct proto_renewed renewed; /* the last answer */
+	unsigned shares;	      /* SHARE frames */
+	size_t shared;		      /* bytes of output that came through pages */
+	bool tells_nothing;	      /* set it, and the agent never hears that they were taken */
+	struct agent_pages pages;
 	size_t in_len;
 	unsigned char in[64u << 10];
 	struct peer_run run[PEER_STREAMS + 1];
@@ -113,6 +118,8 @@ void peer_ping(struct peer *p);
 
 /* A RENEW and its RENEWED, which is then in p->renewed. */
 void peer_renew(struct peer *p, const struct proto_renew *r);
+/* With flags. */
+void peer_renew_so(struct peer *p, const struct proto_renew *r, uint8_t flags);
 
 /* Pidfds of the processes whose numbers a command printed, one a line; how many. */
 size_t peer_open_pids(const char *text, int *fds, size_t max);

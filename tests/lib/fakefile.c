@@ -3,6 +3,7 @@
  * fakefile.c - a guest that answers file operations wrongly, as their paths say
  * (the rows below); "errno/N" fails with that errno, "silent" gets no answer.
  */
+#include "shm/client.h"
 #include "tests/lib/fakepool.h"
 
 #include <string.h>
@@ -58,7 +59,7 @@ forge(struct fake_worker *w, uint32_t stream, const char *path)
 		fakeguest_respond(w, stream, PROTO_ERROR, &refused, sizeof(refused));
 	else if (strcmp(path, "overrun") == 0)
 		/* Whenever the client looks, more is there than it has granted. */
-		for (int i = 0; i < 100; i++)
+		for (size_t i = 0; i <= CLIENT_WINDOW / sizeof(bytes); i++)
 			fakeguest_respond(w, stream, PROTO_STDOUT, bytes, sizeof(bytes));
 	if (strcmp(path, "badtime") == 0)
 		done.stat.mtime_nsec = 1000000000;

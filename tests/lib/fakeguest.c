@@ -5,6 +5,7 @@
  */
 #include "tests/lib/fakepool.h"
 
+#include "shm/client.h"
 #include "shm/lifeline.h"
 #include "shm/slot.h"
 
@@ -483,7 +484,7 @@ on_request(struct fake_worker *w, const struct ring_rec *rec)
 	case PROTO_CREDIT:
 		memcpy(&more, w->payload, sizeof(more));
 		s->window += more;
-		AZ(s->window > PROTO_WINDOW); /* more than was consumed */
+		AZ(s->window > CLIENT_WINDOW); /* more than was consumed */
 		atomic_fetch_add(&w->pool->credits, 1);
 		break;
 	default: AZ(rec->type); break;

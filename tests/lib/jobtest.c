@@ -35,12 +35,49 @@ fake_send(struct machine *m, const void *buf, size_t len)
 	return (ssize_t)n;
 }
 
-static const struct machine_ops fake_ops = {.name = "fake", .recv = fake_recv, .send = fake_send};
+static int
+fake_copy(const struct machine_place *at, unsigned n, uint8_t *buf, bool poke)
+{
+	if (fake.memory == NULL)
+		return -EOPNOTSUPP;
+	for (; n > 0; buf += at->len, at++, n--) {
+		if (at->gpa > fake.memory_len || at->len > fake.memory_len - at->gpa)
+			return -EFAULT;
+		if (poke)
+			memcpy(fake.memory + at->gpa, buf, at->len);
+		else
+			memcpy(buf, fake.memory + at->gpa, at->len);
+	}
+	return 0;
+}
+
+static int
+fake_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf)
+{
+	(void)m;
+	return fake_copy(at, n, buf, false);
+}
+
+static int
+fake_poke(struct machine *m, const struct machine_place *at, unsigned n, const void *buf)
+{
+	(void)m;
+	return fake_copy(at, n, (uint8_t *)(uintptr_t)buf, true);
+}
+
+static const struct machine_ops fake_ops = {
+    .name = "fake", .recv = fake_recv, .send = fake_send, .peek = fake_peek, .poke = fake_poke};
 
 void
 guest_says(uint8_t type, uint32_t stream, const void *payload, uint32_t length)
 {
-	struct proto_hdr hdr = {.length = length, .type = type, .stream = stream};
+	guest_says_so(type, 0, stream, payload, length);
+}
+
+void
+guest_says_so(uint8_t type, uint8_t flags, uint32_t stream, const void *payload, uint32_t length)
+{
+	struct proto_hdr hdr = {.length = length, .type = type, .flags = flags, .stream = stream};
 
 	if (fake.from_off == fake.from_len)
 		fake.from_off = fake.from_len = 0;
@@ -147,11 +184,30 @@ jobtest_setup(void **state)
 	return f->job->ready ? 0 : -1;
 }
 
+uint8_t
+jobtest_renew(struct fixture *f)
+{
+	const struct proto_renewed renewed = {.wall_ns = UINT64_MAX / 4};
+	uint8_t payload[PROTO_PAYLOAD_MAX];
+	struct proto_hdr hdr;
+
+	job_renew(f->job);
+	pump_all(f);
+	assert_true(guest_hears(&hdr, payload));
+	assert_int_equal(hdr.type, PROTO_RENEW);
+	guest_says(PROTO_RENEWED, 0, &renewed, sizeof(renewed));
+	pump_all(f);
+	assert_true(f->job->ready);
+	return hdr.flags;
+}
+
 int
 jobtest_teardown(void **state)
 {
 	struct fixture *f = *state;
 
+	free(fake.memory);
+	fake.memory = NULL;
 	job_fini(f->job);
 	seg_close(f->seg);
 	free(f->job);

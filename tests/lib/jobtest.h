@@ -22,7 +22,9 @@
 struct fake {
 	uint8_t to_guest[1u << 20], from_guest[1u << 20];
 	size_t to_len, to_off, from_len, from_off;
-	size_t accept; /* bytes the guest still takes */
+	size_t accept;	 /* bytes the guest still takes */
+	uint8_t *memory; /* the guest's, memory_len bytes; NULL: not to be reached */
+	size_t memory_len;
 };
 extern struct fake fake;
 
@@ -47,6 +49,12 @@ int jobtest_teardown(void **state);
 struct peer *jobtest_join(struct fixture *f);
 void jobtest_leave(struct fixture *f, struct peer *peer);
 
+/* The guest has been renewed, as each is that starts from a template; the flags of that. */
+uint8_t jobtest_renew(struct fixture *f);
+
+/* With flags. */
+void guest_says_so(uint8_t type, uint8_t flags, uint32_t stream, const void *payload,
+		   uint32_t length);
 void guest_says(uint8_t type, uint32_t stream, const void *payload, uint32_t length);
 /* The next frame that the guest got and this has not returned; false: there is none. */
 bool guest_hears(struct proto_hdr *hdr, uint8_t payload[PROTO_PAYLOAD_MAX]);

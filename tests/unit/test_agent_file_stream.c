@@ -64,7 +64,7 @@ test_there_and_back(void **state)
 	r = peer_wait(f->p, stream);
 	assert_int_equal(r->done.err, 0);
 	assert_int_equal(r->done.stat.size, BIG);
-	assert_true(r->in_given <= BIG + (64u << 10));
+	assert_true(r->in_given <= BIG + (192u << 10));
 	r = filetest_run(f, &read_big);
 	assert_int_equal(r->done.err, 0);
 	assert_int_equal(r->out_len, BIG);

@@ -7,6 +7,15 @@
 
 #include <string.h>
 
+/* Takes in all that comes while it consumes nothing. */
+static int
+linger(void *vm, const void *buf, size_t len)
+{
+	(void)buf;
+	(void)len;
+	return vmpool_ping_worker(vm, 30000, NULL);
+}
+
 static int
 nothing(void *arg, const void *buf, size_t len)
 {
@@ -32,8 +41,8 @@ call(struct vmpool_vm *vm, const char *path)
 	}
 	if (strcmp(path, "early") == 0)
 		return vmpool_write_file(vm, path, &opts, more, sizeof(more));
-	return vmpool_read_file_to(vm, path, strcmp(path, "silent") == 0 ? &soon : &opts, nothing,
-				   NULL, NULL);
+	return vmpool_read_file_to(vm, path, strcmp(path, "silent") == 0 ? &soon : &opts,
+				   strcmp(path, "overrun") == 0 ? linger : nothing, vm, NULL);
 }
 
 static const struct row {

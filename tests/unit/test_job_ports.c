@@ -3,6 +3,7 @@
  * test_job_ports.c - several clients of one job: the lease's holder and those that
  * have joined it. They share a guest, and nothing else.
  */
+#include "shm/client.h"
 #include "shm/slot.h"
 #include "tests/lib/jobtest.h"
 
@@ -509,32 +510,52 @@ the_holder_loses_the_vm(void **state)
 /* --- those who do not read -------------------------------------------------------------------- */
 
 /* As many bytes, one by one, as the window allows: far more than a ring holds. */
-static void
-answers_are_kept_for_who_has_joined(void **state)
+static uint8_t
+nth_byte(uint32_t i)
 {
-	struct fixture *f = *state;
-	struct peer *a = jobtest_join(f);
-	uint32_t id = start_command(f, a, 5, 0), own = start_command(f, &f->holder, 7, 0);
+	return (uint8_t)(i % 251);
+}
 
-	for (uint32_t i = 0; i < PROTO_WINDOW; i++) {
-		const uint8_t byte = (uint8_t)(i % 251);
+/* Output byte by byte, n bytes from the first on. */
+static void
+guest_dribbles(struct fixture *f, uint32_t id, uint32_t first, uint32_t n)
+{
+	for (uint32_t i = first; i < first + n; i++) {
+		const uint8_t byte = nth_byte(i);
 
 		guest_says(PROTO_STDOUT, id, &byte, 1);
 	}
+	pump_all(f);
+}
+
+/* As much as one command can owe: all of a wide window (client.h), in the smallest pieces. */
+static void
+answers_are_kept_for_who_has_joined(void **state)
+{
+	const uint32_t all = CLIENT_WINDOW, more = CLIENT_WINDOW - PROTO_WINDOW;
+	struct fixture *f = *state;
+	struct peer *a = jobtest_join(f);
+	uint32_t id = start_command(f, a, 5, 0), own = start_command(f, &f->holder, 7, 0);
+	struct ring_rec rec;
+
+	assert_int_equal(client_says(a, PROTO_CREDIT, 0, 5, &more, sizeof(more)), 0);
+	pump_all(f);
+	for (uint32_t i = 0; i < all; i += PROTO_WINDOW)
+		guest_dribbles(f, id, i, PROTO_WINDOW);
 	guest_ends(f, id);
 	guest_ends(f, own);
 	assert_heard(&f->holder, PROTO_EXIT, 7, &done, sizeof(done));
 	assert_int_equal(asleep(a), 0);
 	assert_int_equal(atomic_load(&a->chan->rsp_stalled), 1);
-	for (uint32_t i = 0; i < PROTO_WINDOW; i++) {
-		const uint8_t byte = (uint8_t)(i % 251);
-
-		if (i % 1000 == 0)
-			pump_all(f);
-		assert_heard(a, PROTO_STDOUT, 5, &byte, 1);
+	for (uint32_t got = 0; got < all; got += rec.length) {
+		pump_all(f);
+		assert_true(client_hears(a, &rec));
+		assert_int_equal(rec.type, PROTO_STDOUT);
+		for (uint32_t i = 0; i < rec.length; i++)
+			assert_int_equal(a->payload[i], nth_byte(got + i));
 	}
-	assert_heard(a, PROTO_EXIT, 5, &done, sizeof(done));
 	pump_all(f);
+	assert_heard(a, PROTO_EXIT, 5, &done, sizeof(done));
 	assert_null(a->port.late);
 	jobtest_leave(f, a);
 }
