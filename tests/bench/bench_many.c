@@ -16,7 +16,7 @@
 #include "tests/bench/report.h"
 
 #define COMMANDS 16u
-#define ROUNDS 7u
+#define ROUNDS 15u
 #define TRIES 8u
 #define COMMAND_NS 30000000u
 #define WAIT_MS 300000
