@@ -145,6 +145,28 @@ loopback_up(void)
 		util_log("loopback: %s", strerror(errno));
 }
 
+/* What the kernel does by the clock, whether there is anything to do or not, is what an
+ * idle VM costs its host. A kernel that lacks one of these does not do it. */
+static void
+stop_chores(void)
+{
+	static const char *const settings[][2] = {
+	    /* each half second: is memory fragmented? */
+	    {"/proc/sys/vm/compaction_proactiveness", "0"},
+	    /* each 5 s: does a neighbour need to be asked again? There is none. */
+	    {"/proc/sys/net/ipv4/neigh/default/interval_probe_time_ms", "86400000"},
+	    {"/proc/sys/net/ipv6/neigh/default/interval_probe_time_ms", "86400000"},
+	};
+	size_t i;
+	int r;
+
+	for (i = 0; i < ARRAY_SIZE(settings); i++) {
+		r = util_write_file(AT_FDCWD, settings[i][0], settings[i][1]);
+		if (r != 0 && r != -ENOENT)
+			util_log("%s: %s", settings[i][0], strerror(-r));
+	}
+}
+
 void
 init_userland(void)
 {
@@ -157,6 +179,7 @@ init_userland(void)
 	if (sethostname(HOST_NAME, strlen(HOST_NAME)) < 0)
 		util_log("host name: %s", strerror(errno));
 	loopback_up();
+	stop_chores();
 }
 
 const char *

@@ -11,7 +11,7 @@
 /* /dev, /sys, modules, then the port: its descriptor. Does not return without. */
 int init_channel(void);
 
-/* Everything else: mounts, links, host name, loopback. What fails is logged;
+/* Everything else: mounts, links, host name, loopback, a quiet kernel. What fails is logged;
  * commands then find out. */
 void init_userland(void);
 

@@ -61,7 +61,7 @@ main(int argc, char **argv)
 	    .accel = argv[1],
 	    .unit = "x",
 	    .value = samples_percentile(&ratio, 50),
-	    .goal = 1.5,
+	    .goal = 1.25,
 	    .lower_is_better = true,
 	    .p50 = samples_percentile(&ratio, 50),
 	    .p99 = samples_percentile(&ratio, 99),

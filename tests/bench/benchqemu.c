@@ -45,7 +45,7 @@ exec_qemu(const struct benchqemu *q, const struct benchqemu_config *cfg, const c
 			      "-initrd",
 			      cfg->image,
 			      "-append",
-			      "quiet panic=-1 reboot=t no_timer_check",
+			      append,
 			      "-chardev",
 			      chan,
 			      "-chardev",
@@ -59,7 +59,8 @@ exec_qemu(const struct benchqemu *q, const struct benchqemu_config *cfg, const c
 			      NULL};
 
 	(void)snprintf(chan, sizeof(chan), "socket,id=chan,fd=%d", agent);
-	(void)snprintf(port, sizeof(port), "socket,id=port,path=%s,server=on,wait=off", q->path);
+	(void)snprintf(port, sizeof(port), "socket,id=port,path=%s,abstract=on,server=on,wait=off",
+		       q->name);
 	(void)snprintf(append, sizeof(append), "quiet panic=-1 reboot=t no_timer_check%s", clock);
 	(void)snprintf(mem, sizeof(mem), "%uM", cfg->mem_mib);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -112,7 +113,7 @@ benchqemu_new(struct benchqemu *q, const struct benchqemu_config *cfg)
 		(void)snprintf(clock, sizeof(clock), " tsc=reliable tsc_early_khz=%u lpj=%llu",
 			       tsc_khz(), tsc_khz() * 1000ull / 250);
 	q->have = 0;
-	(void)snprintf(q->path, sizeof(q->path), "/tmp/vmpool-bench-%d.sock", (int)getpid());
+	(void)snprintf(q->name, sizeof(q->name), "vmpool-bench-%d", (int)getpid());
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		bench_die("socketpair: %m");
 	q->pid = fork();
@@ -133,7 +134,6 @@ benchqemu_end(struct benchqemu *q)
 	(void)kill(q->pid, SIGKILL);
 	(void)waitpid(q->pid, NULL, 0);
 	(void)close(q->agent);
-	(void)unlink(q->path);
 }
 
 int
@@ -141,10 +141,12 @@ benchqemu_port(const struct benchqemu *q)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	/* An abstract name: no file is left when this program dies. */
+	int n = snprintf(addr.sun_path + 1, sizeof(addr.sun_path) - 1, "%s", q->name);
+	const socklen_t len = offsetof(struct sockaddr_un, sun_path) + 1 + (socklen_t)n;
 
-	(void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", q->path);
-	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0)
-		bench_die("%s: %m", q->path);
+	if (fd < 0 || connect(fd, (const struct sockaddr *)&addr, len) < 0)
+		bench_die("@%s: %m", q->name);
 	return fd;
 }
 

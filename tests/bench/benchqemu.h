@@ -21,8 +21,8 @@ struct benchqemu_config {
 
 struct benchqemu {
 	pid_t pid;
-	int agent; /* socket to the agent's port */
-	char path[64];
+	int agent;     /* socket to the agent's port */
+	char name[64]; /* of the second port's socket, abstract */
 	size_t have;
 	uint8_t in[8192];
 };
