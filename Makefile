@@ -131,6 +131,7 @@ $(B)/tobj/%.o: %.c
 	$(Q)echo "  CC    $< (test)" && \
 		$(CC) $(CPPFLAGS) -DVMPOOL_TEST $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
+, := ,
 link = $(Q)mkdir -p $(@D) && echo "  LD    $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^)
 
 $(B)/bin/vmpoold: $(B)/obj/supervisor/main.o $(SUPERVISOR) $(SHM)
@@ -170,6 +171,14 @@ $(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 $(B)/fuzz/fuzz_%: $(B)/tobj/tests/fuzz/fuzz_%.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
+# Of the agent, all that touches no machine; before the worker's functions of the same names.
+AGENT := $(call tobj,$(patsubst %,$(B)/obj/%.o,tests/fuzz/agent_world \
+	$(addprefix kvm/guest/,agent chan cmd exec file file_req pipes pump request turn user util)))
+$(B)/fuzz/agent $(B)/tests/unit/test_corpus_agent: $(AGENT)
+# What a target has instead of the machine's part, and of sleeping.
+wrap = $(addprefix -Wl$(,)--wrap=,$(1))
+$(B)/fuzz/agent $(B)/tests/unit/test_corpus_agent: LDFLAGS += $(call wrap,util_fatal util_log util_read_file util_now_ns signalfd waitpid)
+$(B)/fuzz/client $(B)/tests/unit/test_corpus_client: LDFLAGS += $(call wrap,lifeline_wait_worker)
 # A target, for libFuzzer and for the replay of its corpus.
 $(B)/fuzz/%: $(B)/tobj/tests/fuzz/target/%.o $(B)/lib/libtest.a
 	$(link) -fsanitize=fuzzer -lcmocka $(LDLIBS)

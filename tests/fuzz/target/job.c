@@ -330,10 +330,9 @@ worker_acts(void)
 	case 0: (void)!job_check(job); break;
 	case 1: (void)!job_quiet(job, GENERATION); break;
 	case 2: job_unquiet(job); break;
-	case 3: job_renew(job); break;
-	case 4: job_expire(job, job_deadline(job) - 1); break;
-	case 5: job_expire(job, job_deadline(job)); break;
-	case 6:
+	case 3: job_expire(job, job_deadline(job) - 1); break;
+	case 4: job_expire(job, job_deadline(job)); break;
+	case 5:
 		atomic_store(&seg->slot[1].word,
 			     slot_word(fuzz_below(&input, SLOT_STATES), 3, GENERATION));
 		break;
@@ -379,12 +378,28 @@ make_world(void)
 	}
 }
 
+/* The machine was booted, or runs from its template; mostly the agent says so. */
+static void
+start_machine(void)
+{
+	const struct proto_ready ready = {.version = PROTO_VERSION};
+	const struct proto_renewed renewed = {.wall_ns = INT64_MAX};
+	struct proto_hdr hdr = {.type = PROTO_READY, .length = sizeof(ready)};
+	unsigned how = fuzz_below(&input, 8);
+
+	if (how == 1 || how == 2) {
+		job_renew(job);
+		hdr = (struct proto_hdr){.type = PROTO_RENEWED, .length = sizeof(renewed)};
+	}
+	if (how != 2 && how != 3)
+		guest_sends(&hdr, how == 1 ? (const void *)&renewed : (const void *)&ready,
+			    hdr.length);
+	(void)job_pump(job);
+}
+
 static void
 begin(void)
 {
-	const struct proto_ready ready = {.version = PROTO_VERSION};
-	const struct proto_hdr hdr = {.type = PROTO_READY, .length = sizeof(ready)};
-
 	if (job == NULL)
 		make_world();
 	atomic_store(&seg->slot[1].word, slot_word(SLOT_IN_USE, 3, GENERATION));
@@ -394,10 +409,8 @@ begin(void)
 	guest.out_len = guest.out_off = guest.in_len = guest.nheard = 0;
 	guest.bite = guest.appetite = SIZE_MAX;
 	guest.broken = false;
-	guest_sends(&hdr, (const uint8_t *)&ready, sizeof(ready));
-	if (fuzz_below(&input, 8) != 1)
-		(void)job_pump(job);
 	holder_silent = fuzz_below(&input, 2) != 0;
+	start_machine();
 }
 
 int
