@@ -186,6 +186,16 @@ say_file(void)
 	say(PROTO_FILE, 0, any_stream(), bytes, len);
 }
 
+static size_t
+any_length(void)
+{
+	switch (fuzz_below(&input, 4)) {
+	case 1: return fuzz_below(&input, PROTO_PAYLOAD_MAX + 1);
+	case 2: return PROTO_PAYLOAD_MAX;
+	default: return fuzz_below(&input, 64);
+	}
+}
+
 /* Of a command, of a file, of the machine, or rubbish. */
 static void
 say_other(void)
@@ -201,12 +211,16 @@ say_other(void)
 	unsigned i = fuzz_below(&input, ARRAY_SIZE(rows));
 	bool machine = rows[i].type == PROTO_PING || rows[i].type == PROTO_RENEW;
 	size_t len = rows[i].len;
+	uint32_t stream;
+	uint8_t flags;
 
 	if (len == UINT16_MAX)
-		len = fuzz_below(&input, 2) == 0 ? fuzz_below(&input, 64)
-						 : fuzz_below(&input, sizeof(payload) + 1);
+		len = any_length();
 	fuzz_fill(&input, payload, len);
-	say(rows[i].type, fuzz_below(&input, 4) == 1, machine ? 0 : any_stream(), payload, len);
+	flags = fuzz_below(&input, 4) == 1;
+	stream = machine ? 0 : any_stream();
+	for (unsigned n = fuzz_below(&input, 8) == 1 ? 1 + fuzz_below(&input, 8) : 1; n > 0; n--)
+		say(rows[i].type, flags, stream, payload, len);
 }
 
 static void

@@ -144,6 +144,8 @@ guest_stream(unsigned how, unsigned at)
 static void
 guest_sends(const struct proto_hdr *hdr, const uint8_t *payload, size_t len)
 {
+	if (sizeof(guest.out) - guest.out_len < CHAN_FRAME)
+		(void)job_pump(job);
 	if (guest.out_off == guest.out_len)
 		guest.out_off = guest.out_len = 0;
 	if (sizeof(guest.out) - guest.out_len < CHAN_FRAME)
@@ -182,6 +184,19 @@ guest_rubbish(void)
 }
 
 static void
+client_sends(struct peer *p, const struct ring_rec *rec, const uint8_t *payload)
+{
+	int r = ring_write(&p->req, rec, payload);
+
+	if (r == -EAGAIN) {
+		(void)job_pump(job);
+		r = ring_write(&p->req, rec, payload);
+	}
+	if (r == -EPROTO)
+		ring_init_producer(&p->req, p->req.pos, p->req.data);
+}
+
+static void
 client_says(struct peer *p)
 {
 	static uint8_t payload[RING_PAYLOAD_MAX];
@@ -201,8 +216,7 @@ client_says(struct peer *p)
 		rec.stream = 0;
 	fuzz_fill(&input, payload, rec.length);
 	for (unsigned i = any_times(); i > 0; i--, rec.stream += step)
-		if (ring_write(&p->req, &rec, payload) == -EPROTO)
-			ring_init_producer(&p->req, p->req.pos, p->req.data);
+		client_sends(p, &rec, payload);
 }
 
 /* What the client gets may be read by an honest one. */
