@@ -1,7 +1,8 @@
 # vmpool - see README.md. The two commands that matter: make demo, make test.
 #
 # Sources are found by folder: a file with a main() is named in PROGRAM_SRC, a
-# test is any tests/{unit,kvm,crash}/test_*.c (one program each).
+# test is any tests/{unit,kvm,crash}/test_*.c (one program each), and a fuzz target any
+# tests/fuzz/target/*.c, which is a libFuzzer program and a test that replays its corpus.
 
 CC ?= cc
 # V=1 shows the commands.
@@ -30,18 +31,21 @@ BENCHES := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/bench/bench_*.c))
 # The programs with crash points and the null machine compiled in (VMPOOL_TEST).
 TEST_BIN := $(B)/test/bin/vmpoold $(B)/test/bin/vmpool $(B)/test/bin/vmpoolstat $(B)/test/libexec/vmpool-worker
 FUZZERS := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
-TESTS := $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/kvm/test_*.c tests/crash/test_*.c))
+# Of libFuzzer, and what replays the inputs kept of each.
+TARGETS := $(patsubst tests/fuzz/target/%.c,%,$(wildcard tests/fuzz/target/*.c))
+TESTS := $(TARGETS:%=$(B)/tests/unit/test_corpus_%) $(patsubst tests/%.c,$(B)/tests/%,$(wildcard tests/unit/test_*.c tests/kvm/test_*.c tests/crash/test_*.c))
 
 # Clients that the end-to-end tests run: they know the library only.
 E2E := $(patsubst tests/%.c,$(B)/%,$(wildcard tests/e2e/*.c))
 
-.PHONY: all tests test-programs stress-programs fuzzers benches stress fuzz guest kernel demo test bench lint asan tsan install clean
+.PHONY: all tests test-programs stress-programs fuzzers libfuzzers benches stress fuzz guest kernel demo test bench lint asan tsan install clean
 all: $(BIN) $(B)/lib/libvmpool.so $(B)/lib/libvmpool.a
 tests: $(TESTS) $(E2E)
 benches: $(BENCHES)
 test-programs: $(TEST_BIN)
 stress-programs: $(TEST_BIN) $(B)/stress/stress
 fuzzers: $(TEST_BIN) $(FUZZERS)
+libfuzzers: $(TARGETS:%=$(B)/fuzz/%)
 
 # --- what people type ---------------------------------------------------------
 # Each installs what it needs first, so that a fresh machine needs nothing else.
@@ -93,9 +97,10 @@ stress:
 
 # Under the sanitizers, which see what a survivor would not notice.
 fuzz:
-	scripts/setup --test
+	scripts/setup --fuzz
 	$(MAKE) -j2 B=$(B)/asan CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all" fuzzers
-	VMPOOL_TEST_BUILD=$(B)/asan scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	$(MAKE) -j2 B=$(B)/libfuzzer CC=clang CFLAGS="-O1 -g -fsanitize=address,undefined,fuzzer-no-link -fno-sanitize-recover=all" libfuzzers
+	scripts/fuzz $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 install: all guest
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/pkgconfig $(DESTDIR)$(PREFIX)/include \
@@ -124,6 +129,7 @@ $(B)/tobj/%.o: %.c
 	$(Q)echo "  CC    $< (test)" && \
 		$(CC) $(CPPFLAGS) -DVMPOOL_TEST $(ALL_CFLAGS) -MMD -MP -c $< -o $@
 
+, := ,
 link = $(Q)mkdir -p $(@D) && echo "  LD    $@" && $(CC) $(ALL_CFLAGS) $(LDFLAGS) -o $@ $(filter %.o %.a,$^)
 
 $(B)/bin/vmpoold: $(B)/obj/supervisor/main.o $(SUPERVISOR) $(SHM)
@@ -159,7 +165,20 @@ $(B)/tests/unit/test_cli_%: $(B)/tobj/tests/unit/test_cli_%.o $(B)/lib/libtestcl
 	$(link) -lcmocka $(LDLIBS)
 $(B)/stress/stress: $(call tobj,$(call obj,tests/stress/*.c)) $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
-$(B)/fuzz/%: $(B)/tobj/tests/fuzz/%.o $(B)/lib/libtest.a
+$(B)/fuzz/fuzz_%: $(B)/tobj/tests/fuzz/fuzz_%.o $(B)/lib/libtest.a
+	$(link) -lcmocka $(LDLIBS)
+# Of the agent, all that touches no machine; before the worker's functions of the same names.
+AGENT := $(call tobj,$(patsubst %,$(B)/obj/%.o,tests/fuzz/agent_world \
+	$(addprefix kvm/guest/,agent chan cmd exec file file_req pipes pump request turn user util)))
+$(B)/fuzz/agent $(B)/tests/unit/test_corpus_agent: $(AGENT)
+# What a target has instead of the machine's part, and of sleeping.
+wrap = $(addprefix -Wl$(,)--wrap=,$(1))
+$(B)/fuzz/agent $(B)/tests/unit/test_corpus_agent: LDFLAGS += $(call wrap,util_fatal util_log util_read_file util_now_ns signalfd waitpid)
+$(B)/fuzz/client $(B)/tests/unit/test_corpus_client: LDFLAGS += $(call wrap,lifeline_wait_worker)
+# A target, for libFuzzer and for the replay of its corpus.
+$(B)/fuzz/%: $(B)/tobj/tests/fuzz/target/%.o $(B)/lib/libtest.a
+	$(link) -fsanitize=fuzzer -lcmocka $(LDLIBS)
+$(B)/tests/unit/test_corpus_%: $(B)/tobj/tests/fuzz/target/%.o $(B)/tobj/tests/fuzz/replay.o $(B)/lib/libtest.a
 	$(link) -lcmocka $(LDLIBS)
 
 $(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,tests/e2e/lib/*.c) $(B)/lib/libvmpool.a

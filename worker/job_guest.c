@@ -124,16 +124,19 @@ guest_renewed(struct job *job, const uint8_t *payload)
 	struct proto_renewed renewed;
 
 	memcpy(&renewed, payload, sizeof(renewed));
-	if (!job->renewing)
+	if (!job->renewing) {
 		job_fail(job, "guest broke the protocol (RENEWED without RENEW)");
-	else if (renewed.failed != 0)
+		return;
+	}
+	job->renewing = false;
+	if (renewed.failed != 0) {
 		job_fail(job, "guest could not renew its identity (step %u: %s)", renewed.failed,
 			 strerror((int)(renewed.err & INT_MAX)));
-	else
-		job->ready = true;
-	job->renewing = false;
+		return;
+	}
+	job->ready = true;
 	/* A guest that is always late is as good as it gets. */
-	if (job->ready && (int64_t)(chan_wall_ns() - renewed.wall_ns) > JOB_LATE_NS &&
+	if ((int64_t)(chan_wall_ns() - renewed.wall_ns) > JOB_LATE_NS &&
 	    job->renewals < JOB_RENEWALS)
 		job_renew(job);
 }

@@ -126,6 +126,7 @@ set_up(const char *cgroup_dir)
 static void
 tear_down(void)
 {
+	exec_fini();
 	file_fini();
 	cmd_fini();
 	group_fini();

@@ -428,5 +428,7 @@ cmd_fini(void)
 			cmd_free(c);
 		}
 	}
+	nlive = nspares = nbackground = ndone = 0;
+	look_at_background = false;
 	util_closep(&null_fd);
 }

@@ -256,3 +256,12 @@ exec_piece(struct chan *c, const struct proto_hdr *h, const uint8_t *payload)
 	if (last)
 		finish(c, a);
 }
+
+void
+exec_fini(void)
+{
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(assemblies); i++)
+		assembly_free(&assemblies[i]);
+}

@@ -16,4 +16,7 @@ void exec_piece(struct chan *c, const struct proto_hdr *h, const uint8_t *payloa
 /* Is a request of that stream being assembled? Then it is refused with this. */
 bool exec_refuse(uint32_t stream, int err, const char *text);
 
+/* Forget requests whose last piece has not come. */
+void exec_fini(void);
+
 #endif

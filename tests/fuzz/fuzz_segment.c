@@ -111,7 +111,7 @@ one(struct fuzz *f)
 {
 	const struct testpool_policy policy = {
 	    .nslots = SLOTS, .min_idle = 1, .max_idle = 4, .max_total = SLOTS, .max_idle_time = 1};
-	struct scribbler s = {.seg = testpool_new(&policy), .dice = {fuzz_random(f)}};
+	struct scribbler s = {.seg = testpool_new(&policy), .dice = {.state = fuzz_random(f)}};
 	bool beside = fuzz_one_in(f, 3);
 	pthread_t thread;
 

@@ -16,11 +16,26 @@ struct progress {
 	_Atomic uint64_t seed, cases; /* of the present case; done so far */
 };
 
+/* The next n bytes of the input, little-endian. */
+static uint64_t
+draw(struct fuzz *f, size_t n)
+{
+	uint64_t v = 0;
+
+	n = MIN(n, fuzz_left(f));
+	memcpy(&v, f->at, n);
+	f->at += n;
+	return v;
+}
+
 uint64_t
 fuzz_random(struct fuzz *f)
 {
-	uint64_t z = f->state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
+	uint64_t z;
 
+	if (f->at != NULL)
+		return draw(f, sizeof(z));
+	z = f->state += 0x9e3779b97f4a7c15ull; /* splitmix64 */
 	z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ z >> 27) * 0x94d049bb133111ebull;
 	return z ^ z >> 31;
@@ -29,6 +44,8 @@ fuzz_random(struct fuzz *f)
 uint32_t
 fuzz_below(struct fuzz *f, uint32_t n)
 {
+	if (f->at != NULL)
+		return (uint32_t)(draw(f, n <= 1u << 8 ? 1 : n <= 1u << 16 ? 2 : 4) % n);
 	return (uint32_t)(fuzz_random(f) % n);
 }
 
@@ -45,11 +62,29 @@ fuzz_value(struct fuzz *f)
 	}
 }
 
+/* A pattern from the input. */
+static void
+fill_pattern(struct fuzz *f, uint8_t *at, size_t len)
+{
+	size_t n = draw(f, 1);
+	const uint8_t *pattern = f->at;
+
+	n = MIN(n, fuzz_left(f));
+	f->at += n;
+	memset(at, 0, n == 0 ? len : 0);
+	for (size_t i = 0; n > 0 && i < len; i += n)
+		memcpy(at + i, pattern, MIN(n, len - i));
+}
+
 void
 fuzz_fill(struct fuzz *f, void *buf, size_t len)
 {
 	uint8_t *at = buf;
 
+	if (f->at != NULL) {
+		fill_pattern(f, at, len);
+		return;
+	}
 	for (size_t i = 0; i < len; i += 8) {
 		uint64_t v = fuzz_random(f);
 
@@ -68,7 +103,7 @@ store(uint8_t *bytes, size_t len, uint64_t value)
 void
 fuzz_mutate(struct fuzz *f, uint8_t *bytes, size_t len)
 {
-	size_t at = fuzz_random(f) % len, word = at / 8 * 8, n;
+	size_t at = fuzz_below(f, (uint32_t)len), word = at / 8 * 8, n;
 
 	switch (fuzz_below(f, 5)) {
 	case 0:
@@ -90,7 +125,7 @@ fuzz_mutate(struct fuzz *f, uint8_t *bytes, size_t len)
 static int
 run_cases(struct progress *p, uint64_t first, uint64_t until_ns, void (*one)(struct fuzz *f))
 {
-	struct fuzz f;
+	struct fuzz f = {.at = NULL};
 
 	for (uint64_t seed = first;; seed++) {
 		atomic_store(&p->seed, seed);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: MIT
  *
- * fuzz.h - random cases until the time is up, each of which can be repeated.
+ * fuzz.h - cases that are drawn, from dice or from the bytes of an input.
  *
  * A target is a function of a struct fuzz, from which it draws everything that is
- * random. fuzz_main runs it in a child process, case by case: a case that
- * crashes, or takes more than FUZZ_CASE_S, is named, and "--case N" repeats it.
+ * random. There are two kinds. Of those that need processes or threads, fuzz_main
+ * throws dice, case by case, in a child: a case that crashes, or takes more than
+ * FUZZ_CASE_S, is named, and "--case N" repeats it. The others (tests/fuzz/target/)
+ * are functions of an input: libFuzzer makes inputs, and replay.c repeats those kept.
  */
 #ifndef VMPOOL_TESTS_FUZZ_H
 #define VMPOOL_TESTS_FUZZ_H
@@ -14,8 +16,27 @@
 #define FUZZ_CASE_S 120
 
 struct fuzz {
-	uint64_t state;
+	uint64_t state;		 /* of the dice */
+	const uint8_t *at, *end; /* what is left of the input; NULL: dice */
 };
+
+/* What libFuzzer calls: a target's one function. It leaves nothing behind. */
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+/* Draw from these bytes: a draw takes as many as it needs; past their end all is 0. */
+static inline struct fuzz
+fuzz_input(const uint8_t *data, size_t size)
+{
+	static const uint8_t none[1];
+
+	return size > 0 ? (struct fuzz){.at = data, .end = data + size}
+			: (struct fuzz){.at = none, .end = none};
+}
+static inline size_t
+fuzz_left(const struct fuzz *f)
+{
+	return (size_t)(f->end - f->at);
+}
 
 /* Options: --seconds N (10), --seed N, --case N. Exit status. */
 int fuzz_main(int argc, char **argv, const char *name, void (*one)(struct fuzz *f));
@@ -31,6 +52,7 @@ fuzz_one_in(struct fuzz *f, uint32_t n)
 /* Of the kinds that hurt: random, small, a power of two and its neighbours, all
  * ones, the two halves of a word. */
 uint64_t fuzz_value(struct fuzz *f);
+/* With anything; of an input: a length byte, and so many bytes, over and over. */
 void fuzz_fill(struct fuzz *f, void *buf, size_t len);
 /* Change something in these bytes: a bit, a byte, a word, a run of bytes. */
 void fuzz_mutate(struct fuzz *f, uint8_t *bytes, size_t len);

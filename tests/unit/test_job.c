@@ -494,6 +494,30 @@ test_a_machine_that_cannot_renew_itself_is_of_no_use(void **state)
 	assert_non_null(strstr(f->job->failure, "step 3: Operation not permitted"));
 }
 
+/* Not even when there is no room for another RENEW, and the clock is late. */
+static void
+test_renewed_unasked_ends_the_vm(void **state)
+{
+	static const uint8_t piece[PROTO_PAYLOAD_MAX];
+	struct fixture *f = *state;
+	struct proto_renewed done = {.wall_ns = chan_wall_ns() - 2 * JOB_LATE_NS};
+	struct proto_exec exec = {.size = PROTO_EXEC_MAX, .argc = 1};
+
+	fake.accept = 0;
+	assert_int_equal(client_says(&f->holder, PROTO_EXEC, PROTO_F_MORE, 3, &exec, sizeof(exec)),
+			 0);
+	while (chan_room(&f->job->chan)) {
+		assert_int_equal(
+		    client_says(&f->holder, PROTO_EXEC, PROTO_F_MORE, 3, piece, sizeof(piece)), 0);
+		pump_all(f);
+		assert_string_equal(f->job->failure, "");
+	}
+	guest_says(PROTO_RENEWED, 0, &done, sizeof(done));
+	pump_all(f);
+	assert_non_null(strstr(f->job->failure, "RENEWED without RENEW"));
+	assert_int_equal(f->job->renewals, 0);
+}
+
 static void
 test_ready_is_no_answer_to_renew(void **state)
 {
@@ -532,6 +556,7 @@ main(void)
 	    TEST(test_a_loaded_machine_is_renewed_before_it_is_ready),
 	    TEST(test_a_machine_whose_clock_is_late_is_renewed_again),
 	    TEST(test_a_machine_that_cannot_renew_itself_is_of_no_use),
+	    TEST(test_renewed_unasked_ends_the_vm),
 	    TEST(test_ready_is_no_answer_to_renew),
 	};
 
