@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: MIT
  *
  * agent_world.c - see agent_world.h. Takes the place of the agent's poller.c, spawn.c,
- * group.c, tty.c, place.c, file_ops.c, file_read.c, file_write.c, file_tree.c, renew.c
- * and vmstat.c; the linker turns
- * some calls of util.c and of the system here (--wrap).
+ * group.c, tty.c, place.c, share.c, file_ops.c, file_read.c, file_write.c, file_tree.c,
+ * renew.c and vmstat.c; the linker turns some calls of util.c and of the system here (--wrap).
  */
 #include "tests/fuzz/agent_world.h"
 #include "kvm/guest/cmd.h"
 #include "kvm/guest/file.h"
 #include "kvm/guest/renew.h"
+#include "kvm/guest/share.h"
 #include "kvm/guest/tty.h"
 #include "kvm/guest/vmstat.h"
 
@@ -54,6 +54,7 @@ world_begin(struct fuzz *f, void (*turn)(void), jmp_buf *fatal)
 	spawned = 0;
 	lingers = false;
 	now = TURN_NS;
+	share_offer(false);
 }
 
 void
@@ -80,6 +81,53 @@ any_result(void)
 	unsigned i = fuzz_below(input, 32);
 
 	return i > 0 && i <= ARRAY_SIZE(errors) ? -errors[i - 1] : 0;
+}
+
+/* --- share.c: pages that nobody reads ------------------------------------------------------ */
+
+static bool offered, told;
+static uint8_t pages[PROTO_PAYLOAD_MAX];
+
+void
+share_offer(bool yes)
+{
+	offered = yes;
+	told = false;
+}
+
+bool
+share_begin(uint64_t *addresses)
+{
+	bool first = offered && !told;
+
+	if (first)
+		memset(addresses, 0, PROTO_SHARE_PAGES * sizeof(*addresses));
+	told = offered;
+	return first;
+}
+
+uint8_t *
+share_room(size_t len)
+{
+	return told && len <= sizeof(pages) && !fuzz_one_in(input, 4) ? pages : NULL;
+}
+
+void
+share_sent(size_t len)
+{
+	(void)len;
+}
+
+const uint8_t *
+share_next(size_t len)
+{
+	return told && len > 0 && len <= sizeof(pages) ? pages : NULL;
+}
+
+void
+share_taken(size_t len)
+{
+	(void)len;
 }
 
 /* --- util.c ---------------------------------------------------------------------------- */
@@ -364,6 +412,12 @@ one_step(const struct file_req *q, const struct place *p)
 
 int
 file_rename(const struct file_req *q, const struct place *p)
+{
+	return one_step(q, p);
+}
+
+int
+file_link(const struct file_req *q, const struct place *p)
 {
 	return one_step(q, p);
 }

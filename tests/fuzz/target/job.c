@@ -85,7 +85,39 @@ fake_send(struct machine *m, const void *buf, size_t len)
 	return (ssize_t)n;
 }
 
-static const struct machine_ops fake_ops = {.name = "fuzz", .recv = fake_recv, .send = fake_send};
+/* Its memory is small: most of what it shares is not there. */
+static uint8_t memory[32 * PROTO_PAGE];
+
+static int
+fake_copy(const struct machine_place *at, unsigned n, uint8_t *buf, bool poke)
+{
+	for (; n > 0; buf += at->len, at++, n--) {
+		if (at->gpa > sizeof(memory) || at->len > sizeof(memory) - at->gpa)
+			return -EFAULT;
+		if (poke)
+			memcpy(memory + at->gpa, buf, at->len);
+		else
+			memcpy(buf, memory + at->gpa, at->len);
+	}
+	return 0;
+}
+
+static int
+fake_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf)
+{
+	(void)m;
+	return fake_copy(at, n, buf, false);
+}
+
+static int
+fake_poke(struct machine *m, const struct machine_place *at, unsigned n, const void *buf)
+{
+	(void)m;
+	return fake_copy(at, n, (uint8_t *)(uintptr_t)buf, true);
+}
+
+static const struct machine_ops fake_ops = {
+    .name = "fuzz", .recv = fake_recv, .send = fake_send, .peek = fake_peek, .poke = fake_poke};
 
 /* --- what they say ------------------------------------------------------------------------ */
 
@@ -155,6 +187,32 @@ guest_sends(const struct proto_hdr *hdr, const uint8_t *payload, size_t len)
 	guest.out_len += sizeof(*hdr) + len;
 }
 
+/* What is said becomes what is said with, or of, shared pages; more draws than before
+ * would give the corpus another meaning. The length of its payload. */
+static size_t
+shared(struct proto_hdr *hdr, uint8_t *payload, size_t len)
+{
+	const uint32_t count = (payload[0] | (uint32_t)payload[1] << 8) % (PROTO_PAYLOAD_MAX + 2);
+	const uint8_t mix = payload[2];
+	uint64_t page;
+
+	if (hdr->type == PROTO_STDOUT || hdr->type == PROTO_STDERR) {
+		hdr->flags = PROTO_F_SHARED;
+		hdr->length = sizeof(count);
+		memcpy(payload, &count, sizeof(count));
+		return sizeof(count);
+	}
+	if (hdr->type != 0)
+		return len;
+	hdr->type = PROTO_SHARE;
+	hdr->length = PROTO_SHARE_PAGES * sizeof(page);
+	for (unsigned i = 0; i < PROTO_SHARE_PAGES; i++) {
+		page = (i * (mix | 1u) + count) % 40u * PROTO_PAGE + (mix == 255 ? i : 0);
+		memcpy(payload + i * sizeof(page), &page, sizeof(page));
+	}
+	return hdr->length;
+}
+
 static void
 guest_says(void)
 {
@@ -166,8 +224,10 @@ guest_says(void)
 	size_t len = MIN(hdr.length, sizeof(payload));
 
 	fuzz_fill(&input, payload, len);
+	if (at % 4 == 3)
+		len = shared(&hdr, payload, len);
 	for (unsigned i = any_times(); i > 0; i--, at++) {
-		hdr.stream = guest_stream(how, at);
+		hdr.stream = hdr.type == PROTO_SHARE ? 0 : guest_stream(how, at);
 		guest_sends(&hdr, payload, len);
 	}
 }
