@@ -43,14 +43,14 @@
 #define CLIENT_VM_MAGIC 0xc11e4771u
 #define CLIENT_PROC_MAGIC 0xc11e4772u
 
-#define CLIENT_SOCK_MS 5000	    /* one exchange with the supervisor */
-#define CLIENT_SEND_MS 30000	    /* a worker takes requests within this, or is stuck */
-#define CLIENT_BACKSTOP_MS 30000    /* an answer comes this long after a command's own deadline */
+#define CLIENT_SOCK_MS 5000	      /* one exchange with the supervisor */
+#define CLIENT_SEND_MS 30000	      /* a worker takes requests within this, or is stuck */
+#define CLIENT_BACKSTOP_MS 30000      /* an answer comes this long after a command's own deadline */
 #define CLIENT_GRANT_MIN (192u << 10) /* output credit is returned in pieces of at least this */
 #define CLIENT_SIGNAL_MAX 64
 #define CLIENT_ERRNO_MAX 4095
-#define CLIENT_WINDOW (384u << 10)  /* output of a stream that is under way to here */
-#define CLIENT_STDIN_MAX (1ull << 30)  /* credit beyond this is a forgery */
+#define CLIENT_WINDOW (384u << 10)    /* output of a stream that is under way to here */
+#define CLIENT_STDIN_MAX (1ull << 30) /* credit beyond this is a forgery */
 
 struct bells {
 	int req, rsp; /* eventfds of a slot; -1 = not fetched yet */
