@@ -36,33 +36,17 @@ fake_send(struct machine *m, const void *buf, size_t len)
 }
 
 static int
-fake_copy(const struct machine_place *at, unsigned n, uint8_t *buf, bool poke)
-{
-	if (fake.memory == NULL)
-		return -EOPNOTSUPP;
-	for (; n > 0; buf += at->len, at++, n--) {
-		if (at->gpa > fake.memory_len || at->len > fake.memory_len - at->gpa)
-			return -EFAULT;
-		if (poke)
-			memcpy(fake.memory + at->gpa, buf, at->len);
-		else
-			memcpy(buf, fake.memory + at->gpa, at->len);
-	}
-	return 0;
-}
-
-static int
 fake_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf)
 {
 	(void)m;
-	return fake_copy(at, n, buf, false);
+	return fakememory_copy(&fake.memory, at, n, buf, false);
 }
 
 static int
 fake_poke(struct machine *m, const struct machine_place *at, unsigned n, const void *buf)
 {
 	(void)m;
-	return fake_copy(at, n, (uint8_t *)(uintptr_t)buf, true);
+	return fakememory_copy(&fake.memory, at, n, (uint8_t *)(uintptr_t)buf, true);
 }
 
 static const struct machine_ops fake_ops = {
@@ -206,8 +190,8 @@ jobtest_teardown(void **state)
 {
 	struct fixture *f = *state;
 
-	free(fake.memory);
-	fake.memory = NULL;
+	free(fake.memory.bytes);
+	fake.memory.bytes = NULL;
 	job_fini(f->job);
 	seg_close(f->seg);
 	free(f->job);

@@ -6,6 +6,7 @@
 #ifndef VMPOOL_TESTS_JOBTEST_H
 #define VMPOOL_TESTS_JOBTEST_H
 
+#include "tests/lib/fakememory.h"
 #include "worker/job.h"
 
 /* clang-format off */
@@ -22,9 +23,8 @@
 struct fake {
 	uint8_t to_guest[1u << 20], from_guest[1u << 20];
 	size_t to_len, to_off, from_len, from_off;
-	size_t accept;	 /* bytes the guest still takes */
-	uint8_t *memory; /* the guest's, memory_len bytes; NULL: not to be reached */
-	size_t memory_len;
+	size_t accept; /* bytes the guest still takes */
+	struct fakememory memory;
 };
 extern struct fake fake;
 

@@ -22,9 +22,9 @@ static uint32_t out_pos, in_pos; /* the guest's */
 static void
 make_memory(void)
 {
-	fake.memory_len = (size_t)2 * PROTO_SHARE_PAGES * PROTO_PAGE;
-	fake.memory = calloc(1, fake.memory_len);
-	assert_non_null(fake.memory);
+	fake.memory.len = (size_t)2 * PROTO_SHARE_PAGES * PROTO_PAGE;
+	fake.memory.bytes = calloc(1, fake.memory.len);
+	assert_non_null(fake.memory.bytes);
 	for (unsigned i = 0; i < PROTO_SHARE_PAGES; i++)
 		page[i] = (uint64_t)PROTO_PAGE * ((i * 31u + 7u) % PROTO_SHARE_PAGES * 2u);
 	out_pos = in_pos = 0;
@@ -54,13 +54,13 @@ static uint8_t *
 byte_at(unsigned ring, uint32_t pos)
 {
 	pos %= PROTO_RING_BYTES;
-	return fake.memory + page[ring + pos / PROTO_PAGE] + pos % PROTO_PAGE;
+	return fake.memory.bytes + page[ring + pos / PROTO_PAGE] + pos % PROTO_PAGE;
 }
 
 static struct proto_share *
 words(void)
 {
-	return (struct proto_share *)(fake.memory + page[0]);
+	return (struct proto_share *)(fake.memory.bytes + page[0]);
 }
 
 /* The byte that comes n-th. */
@@ -106,8 +106,8 @@ only_offered_where_memory_can_be_reached(void **state)
 	struct fixture *f = *state;
 
 	assert_int_equal(jobtest_renew(f), PROTO_F_SHARE);
-	free(fake.memory);
-	fake.memory = NULL;
+	free(fake.memory.bytes);
+	fake.memory.bytes = NULL;
 	assert_int_equal(jobtest_renew(f), 0);
 	guest_says(PROTO_SHARE, 0, page, sizeof(page));
 	pump_all(f);
@@ -271,7 +271,7 @@ pages_that_cannot_be(void **state)
 	assert_non_null(strstr(f->job->failure, "SHARE"));
 	f->job->failure[0] = '\0';
 	/* Outside of memory: found when it is used. */
-	page[PROTO_SHARE_PAGES - 1] = fake.memory_len;
+	page[PROTO_SHARE_PAGES - 1] = fake.memory.len;
 	page[OUT] = UINT64_MAX - PROTO_PAGE + 1;
 	guest_says(PROTO_SHARE, 0, page, sizeof(page));
 	pump_all(f);

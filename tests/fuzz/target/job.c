@@ -8,6 +8,7 @@
 #include "worker/job.h"
 #include "kvm/proto.h"
 #include "shm/slot.h"
+#include "tests/lib/fakememory.h"
 #include "tests/lib/fuzz.h"
 
 #include <string.h>
@@ -86,34 +87,21 @@ fake_send(struct machine *m, const void *buf, size_t len)
 }
 
 /* Its memory is small: most of what it shares is not there. */
-static uint8_t memory[32 * PROTO_PAGE];
-
-static int
-fake_copy(const struct machine_place *at, unsigned n, uint8_t *buf, bool poke)
-{
-	for (; n > 0; buf += at->len, at++, n--) {
-		if (at->gpa > sizeof(memory) || at->len > sizeof(memory) - at->gpa)
-			return -EFAULT;
-		if (poke)
-			memcpy(memory + at->gpa, buf, at->len);
-		else
-			memcpy(buf, memory + at->gpa, at->len);
-	}
-	return 0;
-}
+static uint8_t bytes_of_memory[32 * PROTO_PAGE];
+static const struct fakememory memory = {bytes_of_memory, sizeof(bytes_of_memory)};
 
 static int
 fake_peek(struct machine *m, const struct machine_place *at, unsigned n, void *buf)
 {
 	(void)m;
-	return fake_copy(at, n, buf, false);
+	return fakememory_copy(&memory, at, n, buf, false);
 }
 
 static int
 fake_poke(struct machine *m, const struct machine_place *at, unsigned n, const void *buf)
 {
 	(void)m;
-	return fake_copy(at, n, (uint8_t *)(uintptr_t)buf, true);
+	return fakememory_copy(&memory, at, n, (uint8_t *)(uintptr_t)buf, true);
 }
 
 static const struct machine_ops fake_ops = {
