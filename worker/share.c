@@ -86,15 +86,12 @@ static bool
 has_room(struct share *s, size_t len)
 {
 	const struct machine_place taken = word(s, offsetof(struct proto_share, in_taken));
-	uint32_t pos;
 
 	if (s->in - s->in_taken + len <= PROTO_RING_BYTES)
 		return true;
-	/* Believed only as far as it can be true. */
-	if (s->ops->peek(s->machine, &taken, 1, &pos) < 0 || s->in - pos > s->in - s->in_taken)
-		return false;
-	s->in_taken = pos;
-	return s->in - s->in_taken + len <= PROTO_RING_BYTES;
+	/* Who says that more was taken than was put has no room. */
+	return s->ops->peek(s->machine, &taken, 1, &s->in_taken) == 0 &&
+	       s->in - s->in_taken + len <= PROTO_RING_BYTES;
 }
 
 bool
