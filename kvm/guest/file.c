@@ -214,7 +214,7 @@ file_request(uint32_t stream, const uint8_t *bytes, size_t len)
 
 /* --- while it goes on ------------------------------------------------------------------ */
 
-/* Credit goes back in quarters of the window. */
+/* Credit goes back in halves of the window. */
 static void
 grant(struct file *f)
 {
