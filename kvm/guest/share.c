@@ -28,6 +28,7 @@ struct ring {
 };
 
 static bool offered, told;
+static int made; /* 1: the pages are there, and held; -1: they cannot be had */
 static struct proto_share *head;
 static struct ring out, in;
 
@@ -119,7 +120,9 @@ share_begin(uint64_t *pages)
 	if (!offered || told)
 		return false;
 	/* What cannot be had once is not asked for again: the channel will do. */
-	offered = (head != NULL || map() == 0) && find(pages) == 0;
+	if (made == 0)
+		made = map() == 0 ? 1 : -1;
+	offered = made > 0 && find(pages) == 0;
 	if (!offered)
 		return false;
 	head->out_taken = head->in_taken = 0;
