@@ -92,10 +92,11 @@ enum proto_type {
 	PROTO_SHARE = 44, /* stream 0; the addresses of PROTO_SHARE_PAGES pages, a uint64 each */
 };
 
-#define PROTO_F_MORE 0x01u   /* EXEC: the request goes on in the next EXEC frame */
-#define PROTO_F_EOF 0x01u    /* STDIN: no bytes will follow */
-#define PROTO_F_SHARED 0x02u /* STDIN, STDOUT, STDERR: the bytes are in the shared pages */
-#define PROTO_F_SHARE 0x01u  /* RENEW: the host can reach pages that the guest shares */
+#define PROTO_F_MORE 0x01u /* EXEC: the request goes on in the next EXEC frame */
+#define PROTO_F_EOF 0x01u  /* STDIN: no bytes will follow */
+/* STDIN, STDOUT, STDERR: the bytes are in the shared pages. No other type has this bit. */
+#define PROTO_F_SHARED 0x02u
+#define PROTO_F_SHARE 0x01u /* RENEW: the host can reach pages that the guest shares */
 
 #define PROTO_PAGE 4096u
 #define PROTO_RING_PAGES 128u

@@ -148,13 +148,6 @@ client_frame(struct job *job, struct port *port, struct proto_hdr *hdr)
 	return true;
 }
 
-/* Between worker and guest only. */
-static bool
-shares(const struct proto_hdr *hdr)
-{
-	return hdr->type == PROTO_STDIN && (hdr->flags & PROTO_F_SHARED) != 0;
-}
-
 /* To the guest; many bytes past the channel, if there is a way. */
 static void
 pass_on(struct job *job, struct proto_hdr *hdr)
@@ -187,7 +180,8 @@ request(struct job *job, struct port *port, const struct ring_rec *rec)
 		struct proto_hdr pong = {.length = rec->length, .type = RING_WORKER_PONG};
 
 		job_respond(job, port, &pong, job->payload);
-	} else if (rec->zero != 0 || !proto_check(&hdr, false) || shares(&hdr)) {
+	} else if (rec->zero != 0 || !proto_check(&hdr, false) ||
+		   (hdr.flags & PROTO_F_SHARED) != 0) { /* between worker and guest only */
 		job_client_broke(job, port, "sent a malformed request (type %u, %u bytes)",
 				 rec->type, rec->length);
 	} else if (client_frame(job, port, &hdr)) {

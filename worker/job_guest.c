@@ -72,8 +72,6 @@ fetch_shared(struct job *job, struct proto_hdr *hdr, const uint8_t **payload)
 {
 	uint32_t len;
 
-	if (hdr->type != PROTO_STDOUT && hdr->type != PROTO_STDERR)
-		return true;
 	if ((hdr->flags & PROTO_F_SHARED) == 0)
 		return true;
 	memcpy(&len, *payload, sizeof(len));

@@ -23,20 +23,27 @@ share_init(struct share *s, const struct machine_ops *ops, struct machine *machi
 	s->offered = ops->peek != NULL && ops->peek(machine, NULL, 0, NULL) == 0;
 }
 
+/* A word of struct proto_share. */
+static struct machine_place
+word(const struct share *s, size_t off)
+{
+	return (struct machine_place){s->page[0] + off, sizeof(uint32_t)};
+}
+
 bool
 share_open(struct share *s, const uint8_t *payload)
 {
-	struct machine_place head = {.len = sizeof(uint32_t)};
-	uint32_t word;
+	struct machine_place first;
+	uint32_t any;
 
 	if (!s->offered || s->open)
 		return false;
 	memcpy(s->page, payload, sizeof(s->page));
-	head.gpa = s->page[0];
 	for (unsigned i = 0; i < PROTO_SHARE_PAGES; i++)
 		if (s->page[i] % PROTO_PAGE != 0)
 			return false;
-	if (s->ops->peek(s->machine, &head, 1, &word) < 0)
+	first = word(s, 0);
+	if (s->ops->peek(s->machine, &first, 1, &any) < 0)
 		return false;
 	s->open = true;
 	s->out = s->out_told = s->in = s->in_taken = 0;
@@ -57,13 +64,6 @@ places(const struct share *s, unsigned ring, uint32_t pos, size_t len, struct ma
 		    (struct machine_place){s->page[ring + in_ring / PROTO_PAGE] + in_page, step};
 	}
 	return n;
-}
-
-/* A word of struct proto_share. */
-static struct machine_place
-word(const struct share *s, size_t off)
-{
-	return (struct machine_place){s->page[0] + off, sizeof(uint32_t)};
 }
 
 int

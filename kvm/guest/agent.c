@@ -338,12 +338,12 @@ take_frames(void)
 	int r = chan_fill(&chan), kind = 0;
 
 	while (chan_has_room(&chan, ANSWER_MAX) && (kind = chan_next(&chan, &h, &payload)) > 0) {
-		if (kind == 1 && (h.type != PROTO_STDIN || (h.flags & PROTO_F_SHARED) == 0))
-			take_frame(&h, payload);
-		else if (kind == 1)
+		if (kind != 1)
+			violation(h.stream, EPROTO, "a frame that its type does not allow");
+		else if ((h.flags & PROTO_F_SHARED) != 0)
 			take_shared(&h, payload);
 		else
-			violation(h.stream, EPROTO, "a frame that its type does not allow");
+			take_frame(&h, payload);
 	}
 	backlog = kind > 0;
 	if (kind < 0)
