@@ -135,12 +135,11 @@ struct vmpool_proc {
 	bool orphan;   /* no handle: whatever comes is dropped */
 	bool kill_due; /* ... and it has yet to be killed */
 	bool stdin_open;
-	struct outq in;	      /* filled by whoever drains the ring */
-	struct outq out;      /* being handed out */
-	uint32_t window;      /* bytes the guest may still send */
-	uint32_t window_size; /* ... when all that came is consumed and granted again */
-	uint32_t owed;	      /* bytes consumed and not granted again */
-	bool wide;	      /* more than the protocol's window has been granted */
+	struct outq in;	 /* filled by whoever drains the ring */
+	struct outq out; /* being handed out */
+	uint32_t window; /* bytes the guest may still send; CLIENT_WINDOW when all is granted */
+	uint32_t owed;	 /* bytes consumed and not granted again */
+	bool wide;	 /* more than the protocol's window has been granted */
 	uint64_t stdin_credit;
 	uint64_t backstop_ns; /* no answer comes after this; UINT64_MAX = none */
 	int error;	      /* how it ended, unless with EXIT */

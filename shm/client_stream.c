@@ -43,7 +43,6 @@ proc_new(struct vmpool_vm *vm, struct vmpool_proc **out)
 	proc->stream = c->next_stream;
 	proc->open = true;
 	proc->window = PROTO_WINDOW;
-	proc->window_size = CLIENT_WINDOW;
 	proc->owed = CLIENT_WINDOW - PROTO_WINDOW;
 	proc->stdin_credit = PROTO_WINDOW;
 	proc->backstop_ns = LOCK_FOREVER;
@@ -102,7 +101,7 @@ proc_orphan(struct vmpool_proc *proc)
 	proc->orphan = proc->kill_due = true;
 	proc->vm->conn->orphans++;
 	/* What was not fetched counts as consumed, or the command could not end. */
-	proc->owed = proc->window_size - proc->window;
+	proc->owed = CLIENT_WINDOW - proc->window;
 	outq_fini(&proc->in);
 	outq_fini(&proc->out);
 }
