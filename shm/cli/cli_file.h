@@ -97,6 +97,10 @@ struct file_writer {
 /* From a file of the VM into w->host, which appears. 0, or CLI_FAILED and said. */
 int cli_file_fetch(struct cli_vm *v, const char *guest, const struct vmpool_file_opts *opts,
 		   struct file_writer *w);
+/* The exit status of a call of the library that returned r: 0, or CLI_FAILED and said. */
+int cli_file_done(struct cli_vm *v, struct progress *progress, int r);
+/* Say what is wrong with a path; CLI_FAILED. */
+int cli_file_failed(struct progress *progress, const char *path, int error);
 /* Say that the VM sent more than the limit; CLI_FAILED. */
 int cli_file_beyond(struct progress *progress, const char *guest, uint64_t limit);
 

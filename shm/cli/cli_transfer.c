@@ -14,6 +14,26 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+/* --- how it ended: messages begin where the progress bar has been ------------------- */
+
+int
+cli_file_done(struct cli_vm *v, struct progress *progress, int r)
+{
+	if (r == 0)
+		return 0;
+	progress_end(progress);
+	cli_say_error(v->pool, r);
+	return CLI_FAILED;
+}
+
+int
+cli_file_failed(struct progress *progress, const char *path, int error)
+{
+	progress_end(progress);
+	cli_say("%s: %s", path, strerror(error));
+	return CLI_FAILED;
+}
+
 /* --- put --------------------------------------------------------------------------- */
 
 struct put_args {
@@ -67,14 +87,9 @@ cli_file_send(struct cli_vm *v, int fd, const char *host, const char *guest,
 	struct reader reader = {.fd = fd, .progress = progress};
 	int r = vmpool_write_file_from(v->vm, guest, opts, read_host, &reader, NULL);
 
-	if (r == 0)
-		return 0;
-	progress_end(progress);
 	if (reader.error != 0)
-		cli_say("%s: %s", host, strerror(reader.error));
-	else
-		cli_say_error(v->pool, r);
-	return CLI_FAILED;
+		return cli_file_failed(progress, host, reader.error);
+	return cli_file_done(v, progress, r);
 }
 
 static int
@@ -206,6 +221,9 @@ write_host(void *arg, const void *buf, size_t len)
 {
 	struct file_writer *w = arg;
 
+	/* As in read_host. */
+	if (tree_interrupted())
+		return -EINTR;
 	progress_add(w->progress, len);
 	w->beyond = w->limit != 0 && w->progress->done > w->limit;
 	if (w->beyond)
@@ -222,16 +240,11 @@ cli_file_fetch(struct cli_vm *v, const char *guest, const struct vmpool_file_opt
 
 	if (r == 0)
 		r = host_file_commit(&w->host, &st);
-	if (r == 0)
-		return 0;
-	if (w->beyond)
+	if (r < 0 && w->beyond)
 		return cli_file_beyond(w->progress, guest, w->limit);
-	progress_end(w->progress);
-	if (w->host.error != 0)
-		cli_say("%s: %s", w->host.path, strerror(w->host.error));
-	else
-		cli_say_error(v->pool, r);
-	return CLI_FAILED;
+	if (r < 0 && w->host.error != 0)
+		return cli_file_failed(w->progress, w->host.path, w->host.error);
+	return cli_file_done(v, w->progress, r);
 }
 
 static int

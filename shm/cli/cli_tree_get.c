@@ -32,19 +32,13 @@ struct get {
 static int
 done(struct get *g, int r)
 {
-	if (r == 0)
-		return 0;
-	progress_end(&g->progress);
-	cli_say_error(g->v->pool, r);
-	return CLI_FAILED;
+	return cli_file_done(g->v, &g->progress, r);
 }
 
 static int
 say(struct get *g, const char *path, int error)
 {
-	progress_end(&g->progress);
-	cli_say("%s: %s", path, strerror(error));
-	return CLI_FAILED;
+	return cli_file_failed(&g->progress, path, error);
 }
 
 static int

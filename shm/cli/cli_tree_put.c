@@ -20,23 +20,16 @@ struct put {
 	struct tree_names names; /* paths in the VM */
 };
 
-/* The exit status of a call of the library that returned r. */
 static int
 done(struct put *p, int r)
 {
-	if (r == 0)
-		return 0;
-	progress_end(&p->progress);
-	cli_say_error(p->v->pool, r);
-	return CLI_FAILED;
+	return cli_file_done(p->v, &p->progress, r);
 }
 
 static int
 say(struct put *p, const FTSENT *e, int error)
 {
-	progress_end(&p->progress);
-	cli_say("%s: %s", e->fts_path, strerror(error));
-	return CLI_FAILED;
+	return cli_file_failed(&p->progress, e->fts_path, error);
 }
 
 static int
