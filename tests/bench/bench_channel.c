@@ -36,12 +36,6 @@ static struct vmpool_vm *vm;
 static struct benchqemu qemu;
 static int original, copy; /* files of this program */
 
-static double
-ms_since(uint64_t start)
-{
-	return (double)(now_ns() - start) / 1e6;
-}
-
 /* --- the program's own files ---------------------------------------------------------- */
 
 static int

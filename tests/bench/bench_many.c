@@ -56,7 +56,7 @@ serial_ms(const char *const *argv)
 
 	for (unsigned i = 0; i < COMMANDS; i++)
 		(void)finish(start(argv));
-	return (double)(now_ns() - begin) / 1e6;
+	return ms_since(begin);
 }
 
 static double
@@ -69,7 +69,7 @@ at_once_ms(const char *const *argv)
 		procs[i] = start(argv);
 	for (unsigned i = 0; i < COMMANDS; i++)
 		(void)finish(procs[i]);
-	return (double)(now_ns() - begin) / 1e6;
+	return ms_since(begin);
 }
 
 static void

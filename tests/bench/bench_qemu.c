@@ -38,12 +38,6 @@ struct guest {
 static struct machine_template tmpl = {.mem_fd = -1, .state_fd = -1};
 static char err[256];
 
-static double
-ms_since(uint64_t start)
-{
-	return (double)(now_ns() - start) / 1e6;
-}
-
 /* --- a guest and its loop --------------------------------------------------------- */
 
 static void

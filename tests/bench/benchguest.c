@@ -13,12 +13,6 @@
 
 static char err[256];
 
-double
-ms_since(uint64_t start)
-{
-	return (double)(now_ns() - start) / 1e6;
-}
-
 static void
 wait_kick(struct vm *vm)
 {

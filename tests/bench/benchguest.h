@@ -17,9 +17,6 @@ struct benchguest {
 	uint8_t in[4096];
 };
 
-/* Milliseconds since now_ns() was that. */
-double ms_since(uint64_t start);
-
 /* A machine: its guest boots until it says READY, or (with cfg->tmpl) it waits for its
  * state. For benchguest_end. */
 void benchguest_new(struct benchguest *g, const struct vm_config *cfg);

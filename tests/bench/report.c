@@ -21,6 +21,12 @@ bench_die(const char *fmt, ...)
 	exit(1);
 }
 
+double
+ms_since(uint64_t start)
+{
+	return (double)(now_ns() - start) / 1e6;
+}
+
 void
 samples_add(struct samples *s, double v)
 {

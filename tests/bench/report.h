@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * report.h - what every benchmark program shares: samples, percentiles, and one
+ * report.h - what every benchmark program shares: times, samples, percentiles, and one
  * row of the report per figure. A row is printed for people and, as a JSON
  * object on a line of its own, appended to the file named by $VMPOOL_BENCH_OUT.
  */
@@ -8,6 +8,9 @@
 #define VMPOOL_BENCH_REPORT_H
 
 #include "shm/base.h"
+
+/* Milliseconds since now_ns() was that. */
+double ms_since(uint64_t start);
 
 struct samples {
 	double *v;

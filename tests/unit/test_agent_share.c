@@ -61,16 +61,22 @@ assert_numbers(const struct peer_run *r)
 	free(text);
 }
 
+/* A command that prints much, to its end. */
+static void
+print_numbers(struct peer *p, uint32_t stream)
+{
+	peer_sh(p, stream, "seq 1 400000", 0);
+	assert_numbers(peer_wait(p, stream));
+}
+
 static void
 no_offer_no_pages(void **state)
 {
 	struct peer *p = *state;
 
-	peer_sh(p, 1, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 1));
+	print_numbers(p, 1);
 	offer(p, false);
-	peer_sh(p, 2, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 2));
+	print_numbers(p, 2);
 	assert_int_equal(p->shares, 0);
 }
 
@@ -91,8 +97,7 @@ output_goes_past_the_channel(void **state)
 	struct peer *p = *state;
 
 	offer(p, true);
-	peer_sh(p, 1, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 1));
+	print_numbers(p, 1);
 	assert_int_equal(p->shares, 1);
 	assert_true(p->shared > MUCH / 4);
 	/* The same pages again, and both kinds of frames beside each other. */
@@ -111,8 +116,7 @@ full_pages_stop_nothing(void **state)
 
 	offer(p, true);
 	p->tells_nothing = true;
-	peer_sh(p, 1, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 1));
+	print_numbers(p, 1);
 	assert_int_equal(p->shares, 1);
 	assert_true(p->shared > 0 && p->shared <= PROTO_RING_BYTES);
 }
@@ -124,16 +128,13 @@ told_again_after_a_renewal(void **state)
 	struct peer *p = *state;
 
 	offer(p, true);
-	peer_sh(p, 1, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 1));
+	print_numbers(p, 1);
 	offer(p, true);
-	peer_sh(p, 2, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 2));
+	print_numbers(p, 2);
 	assert_int_equal(p->shares, 2);
 	offer(p, false);
 	p->shared = 0;
-	peer_sh(p, 3, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 3));
+	print_numbers(p, 3);
 	assert_int_equal(p->shared, 0);
 }
 
@@ -152,8 +153,7 @@ input_comes_through_the_pages(void **state)
 	struct peer_run *r;
 
 	offer(p, true);
-	peer_sh(p, 1, "seq 1 400000", 0);
-	assert_numbers(peer_wait(p, 1));
+	print_numbers(p, 1);
 	/* Often enough to go over the ring's end. */
 	for (uint32_t i = 0; i < 60; i++) {
 		static char bytes[PROTO_WINDOW - 100];

@@ -294,6 +294,21 @@ leaving_in_the_middle_of_a_request(void **state)
 	jobtest_leave(f, a);
 }
 
+/* The guest gives up the file of a client that leaves, which is gone then. */
+static void
+file_ends_leaving(struct fixture *f, struct peer *a, uint32_t id)
+{
+	const struct proto_file_done cancelled = {.err = ECANCELED};
+
+	guest_says(PROTO_FILE_DONE, id, &cancelled, sizeof(cancelled));
+	pump_all(f);
+	assert_string_equal(f->job->failure, "");
+	assert_int_equal(a->port.state, PORT_GONE);
+	assert_int_equal(f->job->open, 0);
+	assert_silent(a);
+	jobtest_leave(f, a);
+}
+
 /* Its client leaves in the middle: the guest hears KILL, and never the end of the bytes,
  * for then half a file would appear. */
 static void
@@ -301,7 +316,6 @@ leaving_cuts_what_it_writes(void **state)
 {
 	struct fixture *f = *state;
 	struct peer *a = jobtest_join(f);
-	const struct proto_file_done cancelled = {.err = ECANCELED};
 	uint32_t id = start_file(f, a, 5, PROTO_FILE_WRITE), more = 100;
 
 	(void)assert_told(PROTO_FILE, id);
@@ -317,13 +331,7 @@ leaving_cuts_what_it_writes(void **state)
 	pump_all(f);
 	assert_told_nothing();
 	assert_int_equal(a->port.state, PORT_LEAVING);
-	guest_says(PROTO_FILE_DONE, id, &cancelled, sizeof(cancelled));
-	pump_all(f);
-	assert_string_equal(f->job->failure, "");
-	assert_int_equal(a->port.state, PORT_GONE);
-	assert_int_equal(f->job->open, 0);
-	assert_silent(a);
-	jobtest_leave(f, a);
+	file_ends_leaving(f, a, id);
 }
 
 /* What the guest has sent meanwhile is dropped, within its window as ever. */
@@ -332,7 +340,6 @@ leaving_cuts_what_it_reads(void **state)
 {
 	struct fixture *f = *state;
 	struct peer *a = jobtest_join(f);
-	const struct proto_file_done cancelled = {.err = ECANCELED};
 	uint32_t id = start_file(f, a, 5, PROTO_FILE_READ), more = 3 * PROTO_WINDOW;
 
 	(void)assert_told(PROTO_FILE, id);
@@ -347,13 +354,7 @@ leaving_cuts_what_it_reads(void **state)
 	assert_int_equal(assert_told(PROTO_KILL, id), SIGKILL);
 	for (unsigned i = 0; i < 3; i++)
 		guest_says(PROTO_STDOUT, id, zeros, PROTO_WINDOW);
-	guest_says(PROTO_FILE_DONE, id, &cancelled, sizeof(cancelled));
-	pump_all(f);
-	assert_string_equal(f->job->failure, "");
-	assert_int_equal(a->port.state, PORT_GONE);
-	assert_int_equal(f->job->open, 0);
-	assert_silent(a);
-	jobtest_leave(f, a);
+	file_ends_leaving(f, a, id);
 }
 
 static void
